@@ -61,6 +61,4 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{path}: not valid JSON ({error}).", "The file may be truncated: make or fetch it again."
-        ) from None
+        raise UserError(f"{path}: not valid JSON ({error}).", "It may be truncated: make or fetch it again.") from None

@@ -14,7 +14,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -86,7 +86,7 @@ class CustomDataset(Block):
     """Image folder of each split: `file_name` in the COCO file is relative to it."""
 
 
-Dataset = Annotated[Union[MiniDataset, OpenForensicsDataset, CustomDataset], Field(discriminator="kind")]
+Dataset = Annotated[MiniDataset | OpenForensicsDataset | CustomDataset, Field(discriminator="kind")]
 
 # ------------------------------------------------------------------------------------------------------------- runs
 
@@ -258,7 +258,7 @@ class RunParams(Block):
         return self
 
 
-@lru_cache(maxsize=None)
+@cache
 def partial(model: type[Block]) -> type[Block]:
     """The class of entries that may leave out any field of `model`, at any depth."""
     fields: dict[str, Any] = {}
@@ -490,7 +490,7 @@ class Params:
         block = blocks.get(self.dataset) or blocks.get("openforensics")
         return block.model_dump(exclude_unset=True) if block is not None else {}
 
-    @lru_cache(maxsize=None)  # noqa: B019 - one Params a process
+    @cache  # noqa: B019 - one Params a process
     def _run_params(self, run: str) -> RunParams:
         preset = {"training": self._preset(self.file.training), "model": self._preset(self.file.models)}
         merged = _merge(preset, self.file.defaults.model_dump(exclude_unset=True))
