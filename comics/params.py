@@ -2,9 +2,9 @@
 
 One file holds everything a user edits. `load` reads it with one YAML 1.2 loader (``1e-4`` is a number, a key written
 twice is an error), validates it against the classes below, and turns every mistake into a `UserError` that names file,
-key and the nearest valid name. `Params.resolve` merges the defaults, the preset of the dataset and the run's own entry into a
-complete, hashable description, its `digest` travels with every file the run makes. ``workflow/schemas/params.schema.json``
-is generated from these classes.
+key and the nearest valid name. `Params.resolve` merges the preset of the dataset, the defaults and the run's own entry
+into a complete, hashable description, whose `digest` travels with every file the run makes.
+``workflow/schemas/params.schema.json`` is generated from these classes.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def require_digest(path: str | os.PathLike[str], digest: str, renew: str) -> dic
     fields = read_sidecar(path)
     if fields.get("digest") != digest:
         raise UserError(
-            f"{path}: its run has changed since (made by {fields.get('digest', 'no digest')}, params.yaml gives {digest}).",
+            f"{path}: its run has changed since ({fields.get('digest', 'no digest')}, params.yaml gives {digest}).",
             f"Renew it with: {renew}",
         )
     return fields
