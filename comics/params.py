@@ -300,14 +300,95 @@ class TableParams(Block):
     tasks: list[Task] = ["detection", "segmentation"]
     metrics: list[Metric] = ["AP", "AP_S", "AP_M", "AP_L", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"]
     rows: list[TableRow] = Field(min_length=1)
+    notes: list[str] = []
+    """Remarks set under the table."""
 
 
-class FigureParams(Block):
-    """A figure."""
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
-    kind: Literal["scatter", "examples", "comparison"] = "scatter"
+
+class ScatterStyle(Block):
+    """Looks of a scatter. Identity never rests on colour: measured is filled, reported hollow, highlighted a star."""
+
+    width: float = Field(7.16, gt=1, le=20)
+    """Inches; 7.16 is the text width of a two-column page."""
+    height: float = Field(3.4, gt=1, le=20)
+    """Inches."""
+    font_size: float = Field(7.5, gt=3, le=30)
+    """Points."""
+    marker_size: float = Field(5.5, gt=1, le=30)
+    """Points."""
+    measured: Colour = "#0072B2"
+    reported: Colour = "#666666"
+    highlight: Colour = "#D55E00"
+
+
+class ScatterFigure(Block):
+    """One metric against another, one panel a task, one labelled point a system."""
+
+    kind: Literal["scatter"] = "scatter"
     caption: str
     split: Split = "test_dev"
+    tasks: list[Task] = Field(["detection", "segmentation"], min_length=1)
+    """One panel each."""
+    table: str
+    """The table whose rows are drawn."""
+    x: Metric = "oLRP"
+    y: Metric = "AP"
+    highlight: list[str] = ["comics"]
+    """Runs drawn as a star."""
+    style: ScatterStyle = ScatterStyle()
+
+
+class ImageStyle(Block):
+    """Looks of a figure made of photographs."""
+
+    width: float = Field(7.16, gt=1, le=20)
+    """Inches."""
+    font_size: float = Field(7.0, gt=3, le=30)
+    """Points."""
+    real: Colour = "#56B4E9"
+    """Outline of a real face (drawn solid)."""
+    fake: Colour = "#E69F00"
+    """Outline of a fake face (drawn dashed)."""
+
+
+class ExamplesFigure(Block):
+    """Images of the dataset, one row a split. Picks: of the images with a real and a fake face (of all images where
+    none has both), `count` spread evenly over the split in order of image id."""
+
+    kind: Literal["examples"] = "examples"
+    caption: str
+    splits: list[Split] = Field(["test_dev", "test_challenge"], min_length=1)
+    """One row each."""
+    count: int = Field(5, ge=1, le=20)
+    """Images a row."""
+    outlines: bool = False
+    """Draw the annotated masks' outlines."""
+    style: ImageStyle = ImageStyle()
+
+
+class ComparisonFigure(Block):
+    """Two runs and the ground truth side by side. Picks: per split, the `count` images on which the two runs' numbers
+    of errors (misses, false alarms, wrong classes) differ most, in either run's favour; ties by image id."""
+
+    kind: Literal["comparison"] = "comparison"
+    caption: str
+    runs: list[str] = Field(["blendmask", "comics"], min_length=1)
+    """One row each, above the ground truth; the picks compare the first with the last."""
+    splits: list[Split] = Field(["test_dev", "test_challenge"], min_length=1)
+    """One group of columns each."""
+    count: int = Field(3, ge=1, le=20)
+    """Images a split."""
+    score: Probability | Literal["optimal"] = "optimal"
+    """Detections drawn: score at least this; `optimal` takes each class's threshold at its oLRP (scores CSV)."""
+    iou: float = Field(0.5, gt=0, lt=1)
+    """Mask overlap from which a detection counts as a hit."""
+    style: ImageStyle = ImageStyle()
+
+
+FigureParams = Annotated[ScatterFigure | ExamplesFigure | ComparisonFigure, Field(discriminator="kind")]
+"""A figure; `kind` says which."""
 
 
 # --------------------------------------------------------------------------------------------------------- the file
@@ -483,6 +564,20 @@ class Params:
                         f"{self.path}: {key}.label: has {labels} texts for {len(table.columns)} label columns.",
                         f"Give one text for each of: {', '.join(table.columns)}.",
                     )
+        for name, figure in self.figures.items():
+            key = f"figures.{name}"
+            if isinstance(figure, ScatterFigure):
+                self._known(f"{key}.table", figure.table, self.tables, "table")
+                if figure.split not in self.tables[figure.table].splits:
+                    raise UserError(
+                        f"{self.path}: {key}.split: table '{figure.table}' has no split '{figure.split}'.",
+                        "Add it to the table's `splits`.",
+                    )
+                for run in figure.highlight:
+                    self._known(f"{key}.highlight", run, self.file.runs, "run")
+            elif isinstance(figure, ComparisonFigure):
+                for run in figure.runs:
+                    self._known(f"{key}.runs", run, self.file.runs, "run")
         for run in self.runs:
             self._run_params(run)  # values that only a merge makes wrong
 
@@ -626,6 +721,13 @@ def _as_user_error(error: ValidationError, model: Any, path: Path, prefix: tuple
             hint = did_you_mean(
                 str(item["input"]), [word.strip(" '") for word in expected.replace(" or ", ", ").split(",")]
             )
+        elif item["type"] == "union_tag_not_found":
+            lines.append(f"{path}: {key}.kind: missing.")
+            hint = "Add it."
+        elif item["type"] == "union_tag_invalid":
+            tag, tags = str(item["ctx"]["tag"]), item["ctx"]["expected_tags"]
+            lines.append(f"{path}: {key}.kind: '{tag}' is not one of the values it takes.")
+            hint = did_you_mean(tag, [word.strip(" '") for word in tags.split(",")])
         elif item["type"] == "missing":
             lines.append(f"{path}: {key}: missing.")
             hint = "Add it."
@@ -639,7 +741,7 @@ def _as_user_error(error: ValidationError, model: Any, path: Path, prefix: tuple
 def _key(place: tuple[Any, ...]) -> str:
     """An error's place as a dotted key; the tag that pydantic adds for a kind of dataset is left out."""
     parts = list(place)
-    if len(parts) > 2 and parts[0] == "datasets":
+    if len(parts) > 2 and parts[0] in ("datasets", "figures"):
         del parts[2]
     if parts and parts[-1] == "[key]":
         parts.pop()
