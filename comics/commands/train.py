@@ -1,5 +1,180 @@
+"""``comics train | predict | detect | runs | doctor``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+
+from comics.errors import UserError, did_you_mean
+
+RunArgument = Annotated[str, typer.Argument(help="A run of params.yaml.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of the run; its first one by default.", min=0)]
+
+
+def _track(description: str) -> Any:
+    def progress(batches: Iterable, total: int) -> Iterator:
+        from rich.console import Console
+        from rich.progress import track
+
+        console = Console(stderr=True)
+        yield from track(
+            batches, description=description, total=total, console=console, disable=not console.is_terminal
+        )
+
+    return progress
+
+
+def train(run: RunArgument, seed: SeedOption = None) -> None:
+    """Train RUN on the dataset of params.yaml; an interrupted training goes on where it was."""
+    from comics.params import load
+
+    resolved = load().resolve(run, seed)
+    from comics.training import train as fit
+
+    print(f"{fit(resolved)} is written (digest {resolved.digest}).")
+
+
+def predict(
+    run: RunArgument,
+    split: Annotated[str, typer.Option(help="train, val, test_dev or test_challenge.")],
+    seed: SeedOption = None,
+    output: Annotated[Path | None, typer.Option(help="Default: beside the checkpoint.")] = None,
+) -> None:
+    """Write RUN's detections on a split as a COCO results file."""
+    from comics.params import SPLITS, load
+
+    if split not in SPLITS:
+        raise UserError(f"--split: there is no split '{split}'.", did_you_mean(split, SPLITS))
+    resolved = load().resolve(run, seed)
+    output = output or resolved.folder / f"{split}.detections.json"
+    from comics.detect import predict_split
+
+    count = predict_split(resolved, split, output, progress=_track(f"{run} on {split}"))
+    print(f"{output}: {count} detections.")
+
+
+def detect(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    run: Annotated[str, typer.Option(help="A trained run of params.yaml.")] = "comics",
+    seed: SeedOption = None,
+    output: Annotated[Path, typer.Option(help="Folder for the outlined images.")] = Path("detections"),
+    threshold: Annotated[float, typer.Option(help="Least score shown.", min=0, max=1)] = 0.5,
+) -> None:
+    """Find the faces of single images, outline them, and say which are fake."""
+    from comics.params import load
+
+    resolved = load().resolve(run, seed)
+    from comics.classes import CLASSES
+    from comics.detect import Predictor, draw
+    from comics.files import atomic_write
+
+    predictor = Predictor(resolved)
+    for path in images:
+        prediction = predictor.image(path)
+        labels = [
+            CLASSES[label]
+            for label, score in zip(prediction["labels"].tolist(), prediction["scores"].tolist(), strict=True)
+            if score >= threshold
+        ]
+        target = output / f"{path.stem}.png"
+        with atomic_write(target) as beside:
+            draw(path, prediction, threshold).save(beside)
+        counts = ", ".join(f"{labels.count(name)} {name.lower()}" for name in CLASSES)
+        print(f"{path}: {counts} -> {target}")
+
+
+def _state(folder: Path, digest: str, checkpoint_digest: str) -> str:
+    from comics.files import read_json
+
+    description = folder / "run.json"
+    if not description.exists():
+        return "interrupted" if (folder / "checkpoints" / "last.ckpt").exists() else "not trained"
+    trained = read_json(description)
+    return "trained" if trained.get("checkpoint_digest") == checkpoint_digest else "out of date"
+
+
+def _score(folder: Path, split: str, digest: str) -> str:
+    """Box and mask AP in percent, as far as results of this very run exist."""
+    import csv
+
+    from comics.provenance import read_sidecar
+
+    path = folder / f"{split}.csv"
+    if not path.exists() or read_sidecar(path).get("digest") != digest:
+        return ""
+    with path.open(newline="") as file:
+        scores = {row["task"]: row["AP"] for row in csv.DictReader(file) if row["class"] == "all"}
+    texts = [f"{100 * float(scores[task]):.1f}" if scores.get(task) else "-" for task in ("detection", "segmentation")]
+    return " / ".join(texts)
+
+
+def runs() -> None:
+    """All runs of params.yaml, their state and scores."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from comics.params import TEST_SPLITS, load
+
+    params = load()
+    table = Table(title=f"Runs on {params.dataset} (AP of boxes / masks, percent)")
+    for column in ("run", "seed", "detector", "components", "state", *TEST_SPLITS, "digest"):
+        table.add_column(column, no_wrap=column in ("run", "digest"))
+    for name in params.runs:
+        canonical = params.canonical(name)
+        for seed in params.seeds(name):
+            run = params.resolve(canonical, seed)
+            same = f"same as {canonical}" if canonical != name else ""
+            table.add_row(
+                name,
+                str(seed),
+                run.detector,
+                " ".join(run.params.components) or "-",
+                same or _state(run.folder, run.digest, run.checkpoint_digest),
+                *(_score(run.folder, split, run.digest) for split in TEST_SPLITS),
+                run.digest,
+            )
+    Console().print(table)
+
+
+def doctor() -> None:
+    """Versions, devices, disk space and what is missing."""
+    import shutil
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from comics.params import SPLITS, load
+    from comics.training.hardware import autocast_dtype, device, hardware, versions
+
+    console = Console()
+    table = Table(show_header=False)
+    for name, version in versions().items():
+        table.add_row(name, version)
+    on = device()
+    for name, value in hardware(on).items():
+        table.add_row(name, f"{value / 2**30:.0f} GiB" if name == "device_memory" else str(value))
+    table.add_row("training precision", str(autocast_dtype("auto", on)).removeprefix("torch."))
+    disk = shutil.disk_usage(".")
+    table.add_row("free disk", f"{disk.free / 2**30:.0f} GiB")
+    for tool, purpose in (
+        ("git", "commits in run.json"),
+        ("latexmk", "reports/paper.pdf"),
+        ("pdflatex", "reports/paper.pdf"),
+    ):
+        table.add_row(tool, shutil.which(tool) or f"missing (only needed for {purpose})")
+    console.print(table)
+    params = load()
+    missing = [split for split in SPLITS if not Path(f"data/{params.dataset}/{split}/annotations.json").exists()]
+    if missing:
+        console.print(f"Dataset {params.dataset}: {', '.join(missing)} not there yet; the workflow makes them.")
+    else:
+        console.print(f"Dataset {params.dataset}: all splits are there.")
 
 
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
+    for command in (train, predict, detect, runs, doctor):
+        root.command()(command)

@@ -1,0 +1,75 @@
+"""What the machine can compute in, and what it is called."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "numpy",
+    "pandas",
+    "pycocotools",
+    "hotcoco",
+    "snakemake",
+    "dvc",
+)
+
+
+def device() -> torch.device:
+    """The first CUDA device that is visible (choose one with CUDA_VISIBLE_DEVICES), or the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def computes_bf16(on: torch.device) -> bool:
+    """Whether `on` multiplies bfloat16 matrices in hardware; emulation would be slower than float32."""
+    if on.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def autocast_dtype(precision: str, on: torch.device) -> torch.dtype:
+    """The dtype that `precision` (``auto``, ``bf16`` or ``fp32``) means on device `on`."""
+    if precision == "bf16" or (precision == "auto" and computes_bf16(on)):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def hardware(on: torch.device) -> dict[str, str | int]:
+    """Name and size of what `on` is, for run.json and ``comics doctor``."""
+    facts: dict[str, str | int] = {
+        "device": torch.cuda.get_device_name(on) if on.type == "cuda" else _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    if on.type == "cuda":
+        facts["device_memory"] = torch.cuda.get_device_properties(on).total_memory
+    return facts
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide numbers; those that are missing are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

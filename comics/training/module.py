@@ -1,0 +1,94 @@
+"""The model as Lightning trains it: losses, optimiser, schedule."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from torch import nn
+
+from comics.data.loading import Batch
+from comics.errors import UserError
+from comics.model import Comics
+from comics.params import ResolvedRun, TrainingParams
+
+FINITE_CHECK_STEPS = 20
+"""A check waits for the device, so it is not made at every step."""
+
+_NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+
+
+def learning_rate_factor(step: int, steps_per_epoch: int, training: TrainingParams) -> float:
+    """Factor on the base learning rate at optimiser step `step`: linear warm-up times the drops at the milestones.
+
+    Milestones are epochs and may be fractions of one.
+    """
+    warmup = 1.0
+    if step < training.warmup_iterations:
+        done = step / training.warmup_iterations
+        warmup = training.warmup_factor * (1 - done) + done
+    drops = bisect_right(sorted(training.milestones), step / steps_per_epoch)
+    return warmup * training.gamma**drops
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: those of normalisation layers are not decayed (detectron2's default)."""
+    norms = {
+        id(parameter) for module in model.modules() if isinstance(module, _NORMS) for parameter in module.parameters()
+    }
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trainable if id(p) not in norms], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if id(p) in norms], "weight_decay": 0.0},
+    ]
+
+
+class TrainingModule(lightning.LightningModule):
+    """A `Comics` model, SGD, and the paper's step schedule with warm-up.
+
+    Args:
+        run: what to train.
+        steps_per_epoch: optimiser steps an epoch, which turns milestones into steps.
+    """
+
+    def __init__(self, run: ResolvedRun, steps_per_epoch: int) -> None:
+        super().__init__()
+        self.run = run
+        self.steps_per_epoch = steps_per_epoch
+        self.model = Comics(run).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        training = self.run.training
+        optimizer = torch.optim.SGD(
+            parameter_groups(self.model, training.weight_decay), lr=training.lr, momentum=training.momentum
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, self.steps_per_epoch, training)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        losses = self.model.losses(batch)
+        if batch_idx % FINITE_CHECK_STEPS == 0 and not torch.isfinite(losses.total):
+            terms = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.terms.items())
+            raise UserError(
+                f"{self.run.folder}: the loss is no longer finite at step {self.global_step} ({terms}).",
+                f"Lower training.lr of run '{self.run.name}' in params.yaml, or set training.clip_gradient_norm.",
+            )
+        size = len(batch.targets)
+        values = {"loss": losses.total, **losses.terms, **losses.logged}
+        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, batch_size=size)
+        return losses.total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            self.log("train/lr", group["lr"])
+            break
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["comics_digest"] = self.run.checkpoint_digest
