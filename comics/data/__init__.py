@@ -1,0 +1,1 @@
+"""Datasets: making, fetching, converting, checking, perturbing and loading them. Imports no model."""
