@@ -1,5 +1,4 @@
-"""Training on Lightning: `train` takes a resolved run from its dataset to ``model.pt``, and goes on where it was."""
+"""Training on Lightning: `comics.training.fit.train` takes a resolved run from its dataset to ``model.pt``.
 
-from comics.training.fit import train
-
-__all__ = ["train"]
+Nothing is imported here, so that `comics.training.hardware` stays quick to ask.
+"""
