@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from comics.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from comics.params import ResolvedRun
 
 RunArgument = Annotated[str, typer.Argument(help="A run of params.yaml.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of the run; its first one by default.", min=0)]
@@ -32,7 +35,7 @@ def train(run: RunArgument, seed: SeedOption = None) -> None:
     from comics.params import load
 
     resolved = load().resolve(run, seed)
-    from comics.training import train as fit
+    from comics.training.fit import train as fit
 
     print(f"{fit(resolved)} is written (digest {resolved.digest}).")
 
@@ -86,24 +89,23 @@ def detect(
         print(f"{path}: {counts} -> {target}")
 
 
-def _state(folder: Path, digest: str, checkpoint_digest: str) -> str:
+def _state(run: ResolvedRun) -> str:
     from comics.files import read_json
 
-    description = folder / "run.json"
-    if not description.exists():
-        return "interrupted" if (folder / "checkpoints" / "last.ckpt").exists() else "not trained"
-    trained = read_json(description)
-    return "trained" if trained.get("checkpoint_digest") == checkpoint_digest else "out of date"
+    if not (run.folder / "run.json").exists():
+        return "interrupted" if (run.folder / "checkpoints" / "last.ckpt").exists() else "not trained"
+    trained = read_json(run.folder / "run.json")
+    return "trained" if trained.get("checkpoint_digest") == run.checkpoint_digest else "out of date"
 
 
-def _score(folder: Path, split: str, digest: str) -> str:
+def _score(run: ResolvedRun, split: str) -> str:
     """Box and mask AP in percent, as far as results of this very run exist."""
     import csv
 
     from comics.provenance import read_sidecar
 
-    path = folder / f"{split}.csv"
-    if not path.exists() or read_sidecar(path).get("digest") != digest:
+    path = run.folder / f"{split}.csv"
+    if not path.exists() or read_sidecar(path).get("digest") != run.digest:
         return ""
     with path.open(newline="") as file:
         scores = {row["task"]: row["AP"] for row in csv.DictReader(file) if row["class"] == "all"}
@@ -120,8 +122,8 @@ def runs() -> None:
 
     params = load()
     table = Table(title=f"Runs on {params.dataset} (AP of boxes / masks, percent)")
-    for column in ("run", "seed", "detector", "components", "state", *TEST_SPLITS, "digest"):
-        table.add_column(column, no_wrap=column in ("run", "digest"))
+    for column in ("run", "seed", "made of", "state", *TEST_SPLITS):
+        table.add_column(column, no_wrap=column != "made of")
     for name in params.runs:
         canonical = params.canonical(name)
         for seed in params.seeds(name):
@@ -130,11 +132,9 @@ def runs() -> None:
             table.add_row(
                 name,
                 str(seed),
-                run.detector,
-                " ".join(run.params.components) or "-",
-                same or _state(run.folder, run.digest, run.checkpoint_digest),
-                *(_score(run.folder, split, run.digest) for split in TEST_SPLITS),
-                run.digest,
+                " + ".join([run.detector, *run.params.components]),
+                same or _state(run),
+                *(_score(run, split) for split in TEST_SPLITS),
             )
     Console().print(table)
 
