@@ -709,7 +709,7 @@ def _valid_keys(model: Any, place: tuple[Any, ...]) -> list[str]:
 def _as_user_error(error: ValidationError, model: Any, path: Path, prefix: tuple[str, ...] = ()) -> UserError:
     """All mistakes of `error` in one `UserError`, the first with a remedy."""
     lines, remedy = [], ""
-    for item in error.errors():
+    for item in sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden"):  # misspelt before missing
         place = item["loc"]
         key = _key((*prefix, *place))
         if item["type"] == "extra_forbidden":
