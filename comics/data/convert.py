@@ -294,7 +294,7 @@ def _write_split(
         for order, (identity, entry) in enumerate(images.items()):
             number_of[identity] = first_id + order
             if identity != first_id + order:
-                notes.add("image_id_renumbered", lambda entry=entry: f"{path}: images[{entry.number}].id")
+                notes.add("image_id_renumbered", f"{path}: images[{entry.number}].id")
             writer.image(
                 {
                     "id": first_id + order,
@@ -309,20 +309,20 @@ def _write_split(
         for key, index, item in coco.stream(path, on_read):
             if key != "annotations" or index < 0:
                 continue
-            where = lambda index=index: f"{path}: annotations[{index}]"  # noqa: E731
-            face = coco.require_object(item, where())
-            identity = coco.require_integer(face.get("id"), f"{where()}.id")
+            where = f"{path}: annotations[{index}]"
+            face = coco.require_object(item, where)
+            identity = coco.require_integer(face.get("id"), f"{where}.id")
             if identity in seen:
-                raise UserError(f"{where()}.id: {identity} stands twice.")
+                raise UserError(f"{where}.id: {identity} stands twice.")
             seen.add(identity)
-            image_id = coco.require_integer(face.get("image_id"), f"{where()}.image_id")
-            category = coco.require_integer(face.get("category_id"), f"{where()}.category_id")
+            image_id = coco.require_integer(face.get("image_id"), f"{where}.image_id")
+            category = coco.require_integer(face.get("category_id"), f"{where}.category_id")
             if category not in labels:
-                raise UserError(f"{where()}.category_id: the file has no category {category}.")
+                raise UserError(f"{where}.category_id: the file has no category {category}.")
             if image_id in dropped:
                 continue
             if image_id not in images:
-                raise UserError(f"{where()}.image_id: the file has no image {image_id}.")
+                raise UserError(f"{where}.image_id: the file has no image {image_id}.")
             entry = images[image_id]
             repaired = repair_face(face, entry.width, entry.height, where, notes)
             if repaired is None:
@@ -394,10 +394,10 @@ def _read_images(
                 missing.append(str(name))
                 dropped.add(identity)
                 if allow_missing:
-                    notes.add("image_missing", lambda where=where, name=name: f"{where}: {name}")
+                    notes.add("image_missing", f"{where}: {name}")
                 continue
             if elsewhere:
-                notes.add("file_found_elsewhere", lambda where=where, found=found: f"{where}: {found}")
+                notes.add("file_found_elsewhere", f"{where}: {found}")
             # A size that is absent or odd is the header's to say; 0 never agrees with it.
             width, height = (value if type(value := image.get(side)) is int else 0 for side in ("width", "height"))
             images[identity] = _ImageEntry(index, str(name), found, width, height)
@@ -469,7 +469,7 @@ def _check_headers(images: dict[int, _ImageEntry], path: Path, notes: Notes, tas
         for done, (entry, size) in enumerate(zip(entries, pool.map(header, entries), strict=True), 1):
             if size != (entry.width, entry.height):
                 found = f"{path}: images[{entry.number}]: {entry.width} x {entry.height}, header {size[0]} x {size[1]}"
-                notes.add("image_size_corrected", lambda found=found: found)
+                notes.add("image_size_corrected", found)
                 entry.width, entry.height = size
             progress(task, done, len(entries))
 
@@ -490,7 +490,7 @@ def _name(images: dict[int, _ImageEntry], notes: Notes, path: Path) -> None:
         taken.add(name.casefold())
         entry.name = name
         if f"images/{name}" != entry.published:
-            notes.add("file_name_relative", lambda entry=entry: f"{path}: images[{entry.number}]: {entry.published}")
+            notes.add("file_name_relative", f"{path}: images[{entry.number}]: {entry.published}")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -6,7 +6,6 @@ can report (or, when strict, refuse) it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,8 +58,8 @@ class Notes:
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, kind: str, where: Callable[[], str], count: int = 1) -> None:
-        """Count a change; `where` is called for the first few only, since there may be hundreds of thousands.
+    def add(self, kind: str, where: str, count: int = 1) -> None:
+        """Count a change of `where`, which names the place for a reader.
 
         Raises:
             UserError: when strict and the change repairs a defect.
@@ -69,13 +68,13 @@ class Notes:
             raise KeyError(kind)
         if self.strict and kind in REPAIRS:
             raise UserError(
-                f"{where()}: {REPAIRS[kind]}: refused, because the conversion is strict.",
+                f"{where}: {REPAIRS[kind]}: refused, because the conversion is strict.",
                 "Correct the file, or convert without --strict to have such faces repaired and reported.",
             )
         self.counts[kind] = self.counts.get(kind, 0) + count
         examples = self.examples.setdefault(kind, [])
         if len(examples) < EXAMPLES:
-            examples.append(where().replace(self.root, "") if self.root else where())
+            examples.append(where.replace(self.root, "") if self.root else where)
 
     def as_json(self) -> dict[str, dict[str, Any]]:
         """``{kind: {"count", "meaning", "defect", "examples"}}``, sorted by kind."""
@@ -133,7 +132,7 @@ def _flat(ring: NDArray[np.float64]) -> list[float]:
 
 
 def _polygons(
-    segmentation: list[Any], width: int, height: int, where: Callable[[], str], notes: Notes
+    segmentation: list[Any], width: int, height: int, where: str, notes: Notes
 ) -> tuple[list[list[float]], list[float]]:
     """Repaired polygons, and their bounding box ``[x, y, width, height]``."""
     rings, low, high = [], [], []
@@ -141,16 +140,16 @@ def _polygons(
         notes.add("polygon_nested", where)
         segmentation = [segmentation]
     for index, values in enumerate(segmentation):
-        place = lambda index=index: f"{where()}.segmentation[{index}]"  # noqa: E731
+        place = f"{where}.segmentation[{index}]"
         if not isinstance(values, list):
-            raise UserError(f"{place()}: expected a polygon, found {shorten(values)}.")
+            raise UserError(f"{place}: expected a polygon, found {shorten(values)}.")
         if values and all(isinstance(value, list) and len(value) == 2 for value in values):
             notes.add("polygon_nested", place)
             values = [number for point in values for number in point]
         # The types are checked in one pass of C code; only a polygon that fails is looked at value by value.
         if not set(map(type, values)) <= {int, float}:
             for number, value in enumerate(values):
-                require_number(value, f"{place()}[{number}]")
+                require_number(value, f"{place}[{number}]")
         if len(values) % 2:
             notes.add("polygon_odd", place)
             values = values[:-1]
@@ -159,7 +158,7 @@ def _polygons(
         except OverflowError:
             given = np.array([[np.inf, np.inf]])
         if not np.isfinite(given).all():
-            raise UserError(f"{place()}: a coordinate is no finite number.")
+            raise UserError(f"{place}: a coordinate is no finite number.")
         ring = _distinct(given)
         if len(ring) < len(given):
             notes.add("ring_points_repeated", place)
@@ -179,22 +178,20 @@ def _polygons(
     return rings, [float(value) for value in (*corner, *(end - corner))]
 
 
-def _run_lengths(
-    segmentation: dict[str, Any], width: int, height: int, where: Callable[[], str], notes: Notes
-) -> dict[str, Any]:
+def _run_lengths(segmentation: dict[str, Any], width: int, height: int, where: str, notes: Notes) -> dict[str, Any]:
     """A compressed RLE whose counts are known to fill the image exactly."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != [height, width]:
-        raise UserError(f"{where()}.segmentation.size: expected [{height}, {width}], found {shorten(size)}.")
+        raise UserError(f"{where}.segmentation.size: expected [{height}, {width}], found {shorten(size)}.")
     if isinstance(counts, list):
         if any(type(count) is not int or count < 0 for count in counts) or sum(counts) != width * height:
-            raise UserError(f"{where()}.segmentation.counts: the runs do not add up to {width} x {height} px.")
+            raise UserError(f"{where}.segmentation.counts: the runs do not add up to {width} x {height} px.")
         notes.add("rle_compressed", where)
         counts = coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)["counts"].decode("ascii")
     elif not isinstance(counts, str):
-        raise UserError(f"{where()}.segmentation.counts: expected runs, found {shorten(counts)}.")
+        raise UserError(f"{where}.segmentation.counts: expected runs, found {shorten(counts)}.")
     elif _run_total(counts) != width * height:  # the decoder writes beyond its memory when they do not
-        raise UserError(f"{where()}.segmentation.counts: the runs do not add up to {width} x {height} px.")
+        raise UserError(f"{where}.segmentation.counts: the runs do not add up to {width} x {height} px.")
     return {"size": [height, width], "counts": counts}
 
 
@@ -231,9 +228,7 @@ def _overlap(a: list[float], b: list[float]) -> float:
     return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
-def repair_face(
-    face: dict[str, Any], width: int, height: int, where: Callable[[], str], notes: Notes
-) -> dict[str, Any] | None:
+def repair_face(face: dict[str, Any], width: int, height: int, where: str, notes: Notes) -> dict[str, Any] | None:
     """The ``bbox``, ``area``, ``iscrowd`` and ``segmentation`` of a face in canonical form.
 
     - Polygons: repeated points removed, clipped to the image, dropped when they enclose nothing.
@@ -270,7 +265,7 @@ def repair_face(
             return None
         rle = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
     else:
-        raise UserError(f"{where()}.segmentation: expected polygons or an RLE, found {shorten(segmentation)}.")
+        raise UserError(f"{where}.segmentation: expected polygons or an RLE, found {shorten(segmentation)}.")
     pixels = float(coco_mask.area(rle))
     if pixels < 1:
         notes.add("face_degenerate", where)
@@ -278,7 +273,7 @@ def repair_face(
     box = _repair_box(face.get("bbox"), mask_box, width, height, where, notes)
     area = face.get("area")
     if area is not None:
-        require_number(area, f"{where()}.area")
+        require_number(area, f"{where}.area")
     if area is None or area <= 0 or abs(area - pixels) > max(0.01 * pixels, mask_box[2] + mask_box[3]):
         notes.add("area_recomputed", where)
         area = pixels
@@ -289,14 +284,12 @@ def repair_face(
     return {"bbox": box, "area": area, "iscrowd": int(crowd), "segmentation": shape}
 
 
-def _repair_box(
-    given: Any, mask_box: list[float], width: int, height: int, where: Callable[[], str], notes: Notes
-) -> list[float]:
+def _repair_box(given: Any, mask_box: list[float], width: int, height: int, where: str, notes: Notes) -> list[float]:
     """The published box clipped to the image, or the mask's box when it cannot be right."""
     if given is None or given == []:
         notes.add("box_recomputed", where)
         return mask_box
-    x, y, box_width, box_height = require_box(given, f"{where()}.bbox")
+    x, y, box_width, box_height = require_box(given, f"{where}.bbox")
     right, bottom = min(x + box_width, width), min(y + box_height, height)
     left, top = max(x, 0), max(y, 0)
     clipped = [left, top, right - left, bottom - top]
