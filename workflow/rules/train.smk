@@ -1,0 +1,27 @@
+# Weights of a run. `params` is the run's own digest, so that editing one run renews that run alone; it holds a code
+# version raised by hand in place of the source files. Checkpoints to resume from are no outputs: Snakemake deletes
+# outputs before it runs a step again.
+
+
+rule train:
+    input:
+        train=annotations("train"),
+        val=annotations("val"),
+    output:
+        model=ensure(f"{RUN_FOLDER}/model.pt", non_empty=True),
+        description=ensure(f"{RUN_FOLDER}/run.json", non_empty=True),
+    log:
+        f"{LOG_FOLDER}/train.log",
+    benchmark:
+        f"{LOG_FOLDER}/train.tsv"
+    conda:
+        "comics"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        digest=lambda wildcards: resolved(wildcards).checkpoint_digest,
+    message:
+        "Train {wildcards.run}, seed {wildcards.seed} (progress: tail -f {log})"
+    shell:
+        "comics train {wildcards.run} --seed {wildcards.seed} &> {log}"
