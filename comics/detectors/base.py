@@ -1,0 +1,214 @@
+"""The detector contract: what every instance segmenter takes and gives, and the registry of their names.
+
+`comics.contrast` and `comics.model` see a detector only through the classes below, so a new detector has every component
+of COMICS for nothing. docs/add-a-detector.md is a worked example.
+
+Shapes: B images a batch, padded with zeros to H x W, a multiple of 32; N objects of one image. Boxes are (left, top,
+right, bottom) in pixels. Class indices count from 0 (`comics.classes`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from comics.errors import UserError, did_you_mean
+from comics.params import InferenceParams, ModelParams
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB, as torchvision's weights expect
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+Size = tuple[int, int]
+"""(height, width) in px."""
+
+
+class Target(TypedDict):
+    """The faces of one image."""
+
+    boxes: Tensor
+    """(N, 4) float32, xyxy px."""
+    labels: Tensor
+    """(N,) int64 class indices."""
+    masks: Tensor
+    """(N, H, W) bool, at the padded size."""
+
+
+class Prediction(TypedDict):
+    """The detections of one image, best first."""
+
+    boxes: Tensor
+    """(N, 4) float32, xyxy px."""
+    scores: Tensor
+    """(N,) float32 in [0, 1]."""
+    labels: Tensor
+    """(N,) int64 class indices."""
+    masks: Tensor
+    """(N, h, w) bool, at the valid size of the image."""
+
+
+@dataclass
+class LevelProposals:
+    """The boxes that one pyramid level proposes, one or more a location.
+
+    Attributes:
+        boxes: (B, N, 4) xyxy px, float32, detached.
+        locations: (N,) int64, the row-major index of each box's cell in the level's map.
+    """
+
+    boxes: Tensor
+    locations: Tensor
+
+
+class Detector(nn.Module, ABC):
+    """An instance segmenter in four steps: normalise, extract, heads, then losses or predictions.
+
+    ::
+
+        features = detector.extractor(detector.normalise(images))   # pyramid maps, finest first
+        outputs = detector.forward_heads(features)                  # raw; every detector has its own dataclass
+        losses = detector.losses(outputs, targets, sizes)           # or
+        predictions = detector.predict(outputs, sizes)
+
+    Subclasses set the attributes below and implement `forward_heads`, `losses`, `predict`, `proposals`, and either
+    `mask_map` or `roi_mask_features`.
+
+    Attributes:
+        extractor: images to pyramid maps; the part that has a momentum copy.
+        strides: px between the cells of each pyramid level.
+        channels: of the pyramid maps.
+        mask_channels: of `roi_mask_features`.
+        has_boxes: False when boxes are only drawn around masks (box scores are then left empty).
+    """
+
+    extractor: nn.Module
+    strides: tuple[int, ...]
+    channels: int
+    mask_channels: int
+    has_boxes: bool = True
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) RGB in [0, 1] to what the extractor takes, channels last in memory."""
+        return ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Any:
+        """Raw head outputs of `images` (B, 3, H, W), RGB in [0, 1], padded to a multiple of 32."""
+        return self.forward_heads(self.extractor(self.normalise(images)))
+
+    @abstractmethod
+    def forward_heads(self, features: list[Tensor]) -> Any:
+        """Raw outputs of the heads on pyramid maps (B, C, H / stride, W / stride)."""
+
+    @abstractmethod
+    def losses(self, outputs: Any, targets: list[Target], sizes: Sequence[Size]) -> dict[str, Tensor]:
+        """Scalar loss terms whose sum is the detector's loss; finite for images without faces."""
+
+    @abstractmethod
+    def predict(self, outputs: Any, sizes: Sequence[Size]) -> list[Prediction]:
+        """Detections of each image, masks at its valid size."""
+
+    @abstractmethod
+    def proposals(self, outputs: Any) -> list[LevelProposals]:
+        """Boxes before any suppression, one entry a pyramid level."""
+
+    def propose(self, features: list[Tensor]) -> list[LevelProposals]:
+        """`proposals` from pyramid maps alone. Override it to run only what boxes need."""
+        return self.proposals(self.forward_heads(features))
+
+    def mask_map(self, outputs: Any) -> tuple[Tensor, int]:
+        """The feature map (B, mask_channels, h, w) that masks are made from, and its stride in px."""
+        raise NotImplementedError(f"{type(self).__name__} implements neither mask_map nor roi_mask_features")
+
+    def roi_mask_features(self, outputs: Any, boxes: list[Tensor], size: int) -> Tensor:
+        """Mask features of boxes.
+
+        Args:
+            outputs: of `forward_heads`.
+            boxes: one (N, 4) tensor an image, xyxy px.
+            size: side of the result.
+
+        Returns:
+            (sum of N, mask_channels, size, size), in the order of `boxes`, with gradient to the features.
+        """
+        features, stride = self.mask_map(outputs)
+        return crop_features(features, boxes, size, stride)
+
+
+def crop_features(features: Tensor, boxes: Sequence[Tensor], size: int, stride: float, samples: int = 1) -> Tensor:
+    """RoIAlign (He et al., ICCV 2017) without the half-pixel misalignment of its first version.
+
+    Args:
+        features: (B, C, H, W).
+        boxes: one (N, 4) tensor an image, xyxy px.
+        size: side of the result.
+        stride: px between the cells of `features`.
+        samples: a side of each bin.
+
+    Returns:
+        (sum of N, C, size, size), float32.
+    """
+    rois = [box.to(features.device, torch.float32) for box in boxes]
+    with torch.autocast(features.device.type, enabled=False):
+        return roi_align(features.float(), rois, size, 1.0 / stride, sampling_ratio=samples, aligned=True)
+
+
+# --------------------------------------------------------------------------------------------------------- registry
+
+Builder = Callable[[ModelParams, int, InferenceParams], Detector]
+
+_MODULES = {name: f"comics.detectors.{name}" for name in ("blendmask", "condinst", "meinst", "solov2", "mask_rcnn")}
+_BUILDERS: dict[str, Builder] = {}
+
+
+def register(name: str) -> Callable[[Builder], Builder]:
+    """Decorator: `name` in params.yaml calls the decorated builder.
+
+    The builder takes the network's sizes, the number of classes and the inference settings, and gives a `Detector`.
+    """
+
+    def add(builder: Builder) -> Builder:
+        _BUILDERS[name] = builder
+        return builder
+
+    return add
+
+
+def names() -> list[str]:
+    """Every detector that can be built."""
+    return [*_MODULES, *(name for name in _BUILDERS if name not in _MODULES)]
+
+
+def build(
+    name: str, model_params: ModelParams, num_classes: int = 2, inference: InferenceParams | None = None
+) -> Detector:
+    """The detector `name`, freshly initialised, its weights channels last in memory.
+
+    Args:
+        name: one of `names()`.
+        model_params: sizes of the network and the backbone's initial weights.
+        num_classes: foreground classes.
+        inference: thresholds and numbers kept of `Detector.predict`; the defaults are the published ones.
+
+    Raises:
+        UserError: no such detector, or the backbone's weights are not to be had.
+    """
+    if name not in names():
+        raise UserError(f"There is no detector '{name}'.", did_you_mean(name, names()))
+    if name not in _BUILDERS:
+        importlib.import_module(_MODULES[name])
+    detector = _BUILDERS[name](model_params, num_classes, inference or InferenceParams())
+    return detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
