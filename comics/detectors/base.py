@@ -84,14 +84,14 @@ class Detector(nn.Module, ABC):
         strides: px between the cells of each pyramid level.
         channels: of the pyramid maps.
         mask_channels: of `roi_mask_features`.
-        has_boxes: False when boxes are only drawn around masks (box scores are then left empty).
+        predicts_boxes: False when boxes are only drawn around masks (box scores are then left empty).
     """
 
     extractor: nn.Module
     strides: tuple[int, ...]
     channels: int
     mask_channels: int
-    has_boxes: bool = True
+    predicts_boxes: bool = True
 
     pixel_mean: Tensor
     pixel_std: Tensor
