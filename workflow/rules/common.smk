@@ -1,6 +1,7 @@
 # What the rules share: params.yaml, read once, and where its runs keep their files.
 import os
 import sys
+from functools import cache
 
 try:
     import comics.params as comics_params
@@ -68,22 +69,19 @@ def scores_of(runs, splits):
     return [file for score in dict.fromkeys(scores) for file in (score, f"{score}.meta.json")]
 
 
-def requested_tables():
-    """The tables that this call makes: those among its targets, all of them for a target that is no file."""
-    targets = {str(target) for target in workflow.dag_settings.targets} if workflow.dag_settings else set()
-    named = {os.path.splitext(os.path.basename(target))[0] for target in targets}
-    if not targets or any(not os.path.splitext(target)[1] for target in targets):
-        return list(PARAMS.tables)
-    return [table for table in PARAMS.tables if table in named]
-
-
-# Runs that this call makes for some other table's sake.
-REQUESTED_RUNS = {
-    PARAMS.canonical(row.run)
-    for table in requested_tables()
-    for row in PARAMS.tables[table].rows
-    if row.run and not row.optional
-}
+@cache
+def requested_runs():
+    """Runs that this call makes for some table's sake: of the tables among its targets, or of all of them where a
+    target is no file (`all`, say)."""
+    targets = [os.path.splitext(target) for target in map(str, workflow.dag_settings.targets)]
+    named = {os.path.basename(stem) for stem, _ in targets}
+    everything = not targets or not all(suffix for _, suffix in targets)
+    return {
+        PARAMS.canonical(row.run)
+        for name, table in PARAMS.tables.items()
+        for row in table.rows
+        if row.run and not row.optional and (everything or name in named)
+    }
 
 
 def row_scores(table, splits):
@@ -92,7 +90,7 @@ def row_scores(table, splits):
     for row in PARAMS.tables[table].rows:
         if row.run:
             scores = scores_of([row.run], splits)
-            if not row.optional or PARAMS.canonical(row.run) in REQUESTED_RUNS or all(map(os.path.exists, scores)):
+            if not row.optional or PARAMS.canonical(row.run) in requested_runs() or all(map(os.path.exists, scores)):
                 needed += scores
     return list(dict.fromkeys(needed))
 

@@ -1,0 +1,172 @@
+"""The workflow seen from the command line: the demo, a summary of what is there, scores for DVC's metrics and plots."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import psutil
+
+from comics.errors import UserError
+from comics.files import atomic_write, write_json
+from comics.params import TASKS, TEST_SPLITS, Params
+from comics.provenance import read_sidecar
+
+DEMO_TARGETS = ("reports/table_iv.tex", "reports/figures/figure_9.pdf", "reports/figures/figure_9.png")
+
+
+def current_scores(params: Params) -> Iterator[dict[str, Any]]:
+    """Scores of both classes together, one mapping a run, seed, test split and task: ``run, seed, split, task`` and the
+    columns of the scores CSV as fractions (None where undefined). Results of a run that has since changed are left out.
+    """
+    for run in dict.fromkeys(map(params.canonical, params.runs)):
+        for seed in params.seeds(run):
+            resolved = params.resolve(run, seed)
+            for split in TEST_SPLITS:
+                path = resolved.folder / f"{split}.csv"
+                if not path.exists() or read_sidecar(path).get("digest") != resolved.digest:
+                    continue
+                with path.open(newline="", encoding="utf-8") as file:
+                    for row in csv.DictReader(file):
+                        if row.pop("class") == "all":
+                            task = row.pop("task")
+                            values = {key: float(value) if value else None for key, value in row.items()}
+                            yield {"run": run, "seed": seed, "split": split, "task": task, **values}
+
+
+def mean_scores(params: Params, metrics: tuple[str, ...]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Mean over seeds as ``[run][split][task][metric]``; undefined values are left out."""
+    collected: dict[tuple[str, str, str, str], list[float]] = {}
+    for row in current_scores(params):
+        for metric in metrics:
+            if row[metric] is not None:
+                collected.setdefault((row["run"], row["split"], row["task"], metric), []).append(row[metric])
+    means: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for (run, split, task, metric), values in collected.items():
+        means.setdefault(run, {}).setdefault(split, {}).setdefault(task, {})[metric] = fmean(values)
+    return means
+
+
+def write_metrics(params: Params, metrics: Path, scores: Path) -> int:
+    """Write `metrics` (JSON, for ``dvc metrics``) and `scores` (CSV, for ``dvc plots``); return the number of runs."""
+    means = mean_scores(params, ("AP", "oLRP"))
+    write_json(metrics, means, indent=2)
+    with atomic_write(scores) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(
+            file, ["run", "seed", "split", "task", "AP", "oLRP"], extrasaction="ignore", lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(current_scores(params))
+    return len(means)
+
+
+def print_summary(params: Params, table: str | None = None) -> None:
+    """Print the scores of `table`'s runs (of all runs that have some, without one) and where to look."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    means = mean_scores(params, ("AP",))
+    names = list(means)
+    if table in params.tables:
+        wanted = dict.fromkeys(params.canonical(row.run) for row in params.tables[table].rows if row.run)
+        names = [name for name in wanted if name in means]
+    if not names:
+        console.print("No results yet. Make some with: make demo, or snakemake reports/table_iv.tex")
+        return
+    shown = Table(title=f"AP on {params.dataset}, percent: boxes / masks")
+    for column in ("run", *TEST_SPLITS):
+        shown.add_column(column)
+    for name in names:
+        cells = []
+        for split in TEST_SPLITS:
+            values = [means[name].get(split, {}).get(task, {}).get("AP") for task in TASKS]
+            cells.append(" / ".join("-" if value is None else f"{100 * value:.1f}" for value in values))
+        shown.add_row(name, *cells)
+    console.print(shown)
+    places = [
+        ("tables", "reports/table_*.md (to read), .tex (to paste), .csv (to compute)"),
+        ("figures", "reports/figures/*.png, .pdf, .svg"),
+        ("page", "reports/index.html"),
+        ("runs", f"comics runs; results/{params.dataset}/<run>/seed<k>/ holds logs, weights and detections"),
+    ]
+    patterns = {"tables": "table_*.tex", "figures": "figures/*.png", "page": "index.html"}
+    for name, text in places:
+        if name not in patterns or any(Path("reports").glob(patterns[name])):
+            console.print(f"{name:>8}  {text}")
+
+
+def _working_here(matches: Callable[[list[str]], bool]) -> list[psutil.Process]:
+    """Processes other than this one that run in this folder and whose command line `matches`."""
+    here, own = Path.cwd(), {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in own and matches(process.cmdline()) and Path(process.cwd()) == here:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or somebody else's
+    return found
+
+
+def _is_snakemake(words: list[str]) -> bool:
+    return any(Path(word).name == "snakemake" for word in words[:3])
+
+
+def _is_step(words: list[str]) -> bool:
+    return any(Path(first).name == "comics" and second in ("train", "predict") for first, second in pairwise(words))
+
+
+def _wait_for_others() -> None:
+    """Let a pipeline that is alive in this folder end first; then lift the lock that a killed one left.
+
+    Snakemake's lock does not say who holds it, and a killed Snakemake leaves it, and its running step, behind.
+    """
+    announced = False
+    while others := _working_here(lambda words: _is_snakemake(words) or _is_step(words)):
+        if not announced:
+            numbers = ", ".join(str(process.pid) for process in others)
+            print(f"The pipeline is already at work in this folder (process {numbers}); waiting for it to end.")
+            announced = True
+        time.sleep(2)
+    if any(Path(".snakemake/locks").glob("*")):
+        _snakemake("--unlock", "--quiet", "all")
+
+
+def _snakemake(*arguments: str) -> int:
+    """Run Snakemake of this environment; return its exit code."""
+    return subprocess.run([sys.executable, "-m", "snakemake", *arguments], check=False).returncode
+
+
+def demo(params: Params) -> int:
+    """Make Table IV and Figure 9 on the embedded dataset and print a summary; return Snakemake's exit code.
+
+    Raises:
+        UserError: params.yaml has another dataset, on which this would take days.
+    """
+    if params.file.datasets[params.dataset].kind != "mini":
+        raise UserError(
+            f"{params.path}: dataset: the demo shows the embedded dataset, not '{params.dataset}'.",
+            "Write `dataset: mini` there, or make the table with: snakemake reports/table_iv.tex",
+        )
+    _wait_for_others()
+    before = {path: Path(path).stat().st_mtime_ns for path in DEMO_TARGETS if Path(path).exists()}
+    code = _snakemake(*DEMO_TARGETS)
+    if code:
+        print(
+            "The demo did not finish. The log named above says why; `make demo` goes on where it stopped.",
+            file=sys.stderr,
+        )
+        return code
+    print()
+    if before == {path: Path(path).stat().st_mtime_ns for path in DEMO_TARGETS}:
+        print("Nothing to do: everything had been made already.")
+    print_summary(params, "table_iv")
+    return 0
