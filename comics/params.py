@@ -74,6 +74,10 @@ class OpenForensicsDataset(Block):
     """Number of the Zenodo record."""
     base_url: str = "https://zenodo.org"
     """Address of the server that answers for the record; a mirror's goes here."""
+    archive_gb: float = Field(100.0, gt=0)
+    """An image archive that unpacks to more gigabytes is refused."""
+    archive_ratio: float = Field(50.0, gt=1)
+    """An image that unpacks to more times its compressed size is refused: photographs hardly compress."""
 
 
 class CustomDataset(Block):
@@ -84,6 +88,8 @@ class CustomDataset(Block):
     """COCO file of each split."""
     images: dict[Split, str]
     """Image folder of each split: `file_name` in the COCO file is relative to it."""
+    frame_step: int = Field(1, ge=1)
+    """Keep every n-th image of each folder only: for folders of video frames."""
 
 
 Dataset = Annotated[MiniDataset | OpenForensicsDataset | CustomDataset, Field(discriminator="kind")]
@@ -433,6 +439,7 @@ def digest_of(description: Mapping[str, Any]) -> str:
 
 
 _NO_EFFECT = {"workers", "checkpoint_minutes"}
+_NO_EFFECT_DATASET = {"base_url", "archive_gb", "archive_ratio"}
 
 
 class ResolvedRun(Block):
@@ -492,7 +499,7 @@ class ResolvedRun(Block):
         run["inference"] = {key: value for key, value in run["inference"].items() if key != "batch_size"}
         return {
             "code_version": TRAINING_CODE_VERSION,
-            "dataset": {"name": self.dataset_name, **self.dataset.model_dump(mode="json")},
+            "dataset": {"name": self.dataset_name, **self.dataset.model_dump(mode="json", exclude=_NO_EFFECT_DATASET)},
             "seed": self.seed,
             **run,
         }

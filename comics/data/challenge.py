@@ -421,7 +421,7 @@ def _streaks(values: NDArray[np.float32], length: int, angle: float) -> NDArray[
     for step in range(length):
         shift = (round(step * float(np.sin(angle))), round(step * float(np.cos(angle))))
         total += ndimage.shift(values, shift, order=0, mode="constant")
-    return total / length
+    return (total / length).astype(np.float32)
 
 
 # --------------------------------------------------------------------------------------------------------- geometry
@@ -446,7 +446,8 @@ def rotate(shape: tuple[int, int], strength: float, generator: np.random.Generat
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     y, x = _grid(shape)
     cy, cx = (shape[0] - 1) / 2, (shape[1] - 1) / 2
-    return np.stack([cy + sine * (x - cx) + cosine * (y - cy), cx + cosine * (x - cx) - sine * (y - cy)])
+    positions = np.stack([cy + sine * (x - cx) + cosine * (y - cy), cx + cosine * (x - cx) - sine * (y - cy)])
+    return positions.astype(np.float32)
 
 
 @_warp
