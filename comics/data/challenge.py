@@ -555,6 +555,39 @@ def _choose(generator: np.random.Generator, level: int) -> list[str]:
     return first + (corruption() + weather() if level == 4 else some([corruption, weather], 0, 2))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What will happen to an image: see `Perturbed`; `generator` stands where applying the operations begins."""
+
+    level: int
+    operations: tuple[str, ...]
+    positions: NDArray[np.float32] | None
+    generator: np.random.Generator
+
+
+def plan(
+    shape: tuple[int, int], *, seed: int = 0, name: str = "", level: int | None = None, geometry: bool = False
+) -> Plan:
+    """Choose what `perturb` does to an image of `shape` (height, width), without needing its pixels.
+
+    Raises:
+        UserError: for a level that is not one of `LEVELS`.
+    """
+    if level is not None and level not in LEVELS:
+        raise UserError(f"level: expected one of {', '.join(map(str, LEVELS))}, found {level}.")
+    generator = generator_for(seed, name)
+    drawn = int(generator.integers(LEVELS[0], LEVELS[-1] + 1))
+    level = drawn if level is None else level
+    names = _choose(generator, level)
+    positions = None
+    if geometry:
+        warps = sorted(WARPS)
+        chosen = warps[int(generator.integers(len(warps)))]
+        positions = WARPS[chosen](shape, generator.random(), generator)
+        names = [chosen, *names]
+    return Plan(level, tuple(names), positions, generator)
+
+
 def perturb(
     image: Pixels, *, seed: int = 0, name: str = "", level: int | None = None, geometry: bool = False
 ) -> Perturbed:
@@ -570,23 +603,12 @@ def perturb(
     Raises:
         UserError: for a level that is not one of `LEVELS`.
     """
-    if level is not None and level not in LEVELS:
-        raise UserError(f"level: expected one of {', '.join(map(str, LEVELS))}, found {level}.")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected a (H, W, 3) uint8 array, found {image.shape} {image.dtype}")
-    generator = generator_for(seed, name)
-    drawn = int(generator.integers(LEVELS[0], LEVELS[-1] + 1))
-    level = drawn if level is None else level
-    names = _choose(generator, level)
-    positions = None
-    if geometry:
-        warps = sorted(WARPS)
-        chosen = warps[int(generator.integers(len(warps)))]
-        height, width = image.shape[:2]
-        positions = WARPS[chosen]((height, width), generator.random(), generator)
-        image = warp_image(image, positions)
-        names = [chosen, *names]
-    for operation in names:
+    planned = plan(image.shape[:2], seed=seed, name=name, level=level, geometry=geometry)
+    if planned.positions is not None:
+        image = warp_image(image, planned.positions)
+    for operation in planned.operations:
         if operation in OPERATIONS:
-            image = OPERATIONS[operation](image, generator.random(), generator)
-    return Perturbed(image, level, tuple(names), positions)
+            image = OPERATIONS[operation](image, planned.generator.random(), planned.generator)
+    return Perturbed(image, planned.level, planned.operations, planned.positions)

@@ -165,10 +165,10 @@ def convert_split(
         return kept
     partial = output / f".{split}.partial"
     output.mkdir(parents=True, exist_ok=True)
-    _remove(partial)
+    remove_folder(partial)
     try:
         report = _write_split(source, finder, partial, split, recipe, strict, allow_missing, progress)
-        _replace(partial, target)
+        replace_folder(partial, target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
@@ -176,7 +176,7 @@ def convert_split(
             ) from None
         raise UserError(f"{error.filename or output}: {error.strerror or error}.") from None
     finally:
-        _remove(partial)
+        remove_folder(partial)
     return report
 
 
@@ -196,17 +196,17 @@ def _sha256(path: Path, task: str, progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     elif folder.exists():
         shutil.rmtree(folder)
 
 
-def _replace(partial: Path, target: Path) -> None:
+def replace_folder(partial: Path, target: Path) -> None:
     """Put `partial` in the place of `target`; a folder cannot be renamed over a full one, so the old steps aside."""
     old = target.with_name(f".{target.name}.old")
-    _remove(old)
+    remove_folder(old)
     if target.exists() or target.is_symlink():
         os.replace(target, old)
     try:
@@ -215,7 +215,7 @@ def _replace(partial: Path, target: Path) -> None:
         if old.exists():
             os.replace(old, target)
         raise
-    _remove(old)
+    remove_folder(old)
 
 
 def _kept(
