@@ -1,7 +1,7 @@
 """The detector contract: what every instance segmenter takes and gives, and the registry of their names.
 
-`comics.contrast` and `comics.model` see a detector only through the classes below, so a new detector has every component
-of COMICS for nothing. docs/add-a-detector.md is a worked example.
+`comics.contrast` and `comics.model` see a detector only through the classes below, so a new detector has every
+component of COMICS for nothing. docs/add-a-detector.md is a worked example.
 
 Shapes: B images a batch, padded with zeros to H x W, a multiple of 32; N objects of one image. Boxes are (left, top,
 right, bottom) in pixels. Class indices count from 0 (`comics.classes`).

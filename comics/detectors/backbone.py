@@ -1,0 +1,243 @@
+"""ResNet with a feature pyramid, P3 to P7: the extractor that all detectors share.
+
+BatchNorm that does not learn, because it is frozen or the model is in evaluation, is folded into the convolution in
+front of it: one multiplication of the weights instead of a pass over the activations, exact but for rounding.
+Module names under `body` are torchvision's, so that its ImageNet weights load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision import models
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import FrozenBatchNorm2d
+
+from comics.errors import UserError
+from comics.params import ModelParams
+
+STRIDES = (8, 16, 32, 64, 128)  # of P3 to P7, px
+
+
+def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """`norm(conv(x))`, in one convolution when the statistics of `norm` are fixed. Differentiable either way."""
+    if not isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+        return norm(conv(x))
+    if isinstance(norm, nn.BatchNorm2d) and (norm.training or norm.running_var is None):
+        return norm(conv(x))
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale  # type: ignore[operator]
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    weight = conv.weight * scale.view(-1, 1, 1, 1)
+    return functional.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+class ConvNormReLU(nn.Sequential):
+    """A 3x3 convolution without bias, BatchNorm and ReLU; children 0, 1 and 2."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        nn.init.kaiming_uniform_(conv.weight, a=1)
+        super().__init__(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu_(conv_norm(self[0], self[1], x))  # type: ignore[arg-type]
+
+
+def _shortcut(downsample: nn.Module | None, x: Tensor) -> Tensor:
+    return x if downsample is None else conv_norm(downsample[0], downsample[1], x)  # type: ignore[index]
+
+
+class _BasicBlock(BasicBlock):
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu_(conv_norm(self.conv1, self.bn1, x))
+        y = conv_norm(self.conv2, self.bn2, y)
+        return functional.relu_(y + _shortcut(self.downsample, x))
+
+
+class _Bottleneck(Bottleneck):
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu_(conv_norm(self.conv1, self.bn1, x))
+        y = functional.relu_(conv_norm(self.conv2, self.bn2, y))
+        y = conv_norm(self.conv3, self.bn3, y)
+        return functional.relu_(y + _shortcut(self.downsample, x))
+
+
+_BODIES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int], Any]] = {
+    "resnet18": (_BasicBlock, [2, 2, 2, 2], models.ResNet18_Weights.IMAGENET1K_V1),
+    "resnet34": (_BasicBlock, [3, 4, 6, 3], models.ResNet34_Weights.IMAGENET1K_V1),
+    "resnet50": (_Bottleneck, [3, 4, 6, 3], models.ResNet50_Weights.IMAGENET1K_V1),
+    "resnet101": (_Bottleneck, [3, 4, 23, 3], models.ResNet101_Weights.IMAGENET1K_V1),
+}
+
+
+class ResNetBody(ResNet):
+    """ResNet (He et al., CVPR 2016) without its classifier: images to C3, C4 and C5 (strides 8, 16, 32).
+
+    Args:
+        name: resnet18, resnet34, resnet50 or resnet101.
+        frozen_stages: stages without gradient, counted from the stem (1) over layer1 (2) to layer4 (5); their BatchNorm
+            keeps its statistics.
+        frozen_batchnorm: BatchNorm as constants throughout.
+    """
+
+    def __init__(self, name: str, *, frozen_stages: int = 0, frozen_batchnorm: bool = False) -> None:
+        block, layers, _ = _BODIES[name]
+        norm: Callable[..., nn.Module] = FrozenBatchNorm2d if frozen_batchnorm else nn.BatchNorm2d
+        super().__init__(block, layers, norm_layer=partial(norm, eps=1e-5))
+        del self.avgpool, self.fc
+        stages = [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
+        self._frozen = [module for stage in stages[:frozen_stages] for module in stage]
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.out_channels = [width * block.expansion for width in (128, 256, 512)]
+
+    def train(self, mode: bool = True) -> ResNetBody:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
+        x = functional.relu_(conv_norm(self.conv1, self.bn1, x))
+        c2 = self.layer1(self.maxpool(x))
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return [c3, c4, self.layer4(c4)]
+
+
+class FeaturePyramid(nn.Module):
+    """FPN (Lin et al., CVPR 2017) with P6 and P7 by strided convolutions from P5, as FCOS has it.
+
+    Args:
+        in_channels: of C3, C4 and C5.
+        channels: of every pyramid map.
+    """
+
+    def __init__(self, in_channels: list[int], channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.p6 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        for conv in self.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.kaiming_uniform_(conv.weight, a=1)
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        inner = [lateral(level) for lateral, level in zip(self.lateral, maps, strict=True)]
+        for fine in range(len(inner) - 2, -1, -1):
+            inner[fine] = inner[fine] + functional.interpolate(inner[fine + 1], scale_factor=2.0, mode="nearest")
+        pyramid = [output(level) for output, level in zip(self.output, inner, strict=True)]
+        pyramid.append(self.p6(pyramid[-1]))
+        pyramid.append(self.p7(functional.relu(pyramid[-1])))
+        return pyramid
+
+
+class ResNetFPN(nn.Module):
+    """Normalised images (B, 3, H, W), H and W multiples of 32, to P3, P4, P5, P6, P7, each (B, channels, ., .)."""
+
+    def __init__(self, body: ResNetBody, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = FeaturePyramid(body.out_channels, channels)
+        self.channels = channels
+        self.strides = STRIDES
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[-2:]
+        if height % 32 or width % 32:
+            raise ValueError(f"images must be padded to a multiple of 32, not {height} x {width}")
+        return self.fpn(self.body(images))
+
+
+def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """Height and width of P3 to P7 for a padded image."""
+    return [(math.ceil(height / stride), math.ceil(width / stride)) for stride in STRIDES]
+
+
+def build_extractor(params: ModelParams) -> ResNetFPN:
+    """The extractor that `params` describes, with the backbone's initial weights.
+
+    Raises:
+        UserError: the weights cannot be had, or do not fit.
+    """
+    body = ResNetBody(params.backbone, frozen_stages=params.frozen_stages, frozen_batchnorm=params.frozen_batchnorm)
+    if params.weights != "none":
+        load_body(body, params.backbone, params.weights)
+    return ResNetFPN(body, params.fpn_channels)
+
+
+def load_body(body: ResNetBody, name: str, weights: str) -> None:
+    """Load `weights` into `body`.
+
+    Args:
+        weights: `imagenet`, torchvision's own from its cache or the network, or the path of a state dict (.pth, .pt or
+            .safetensors) with torchvision's names or those of one of our checkpoints.
+
+    Raises:
+        UserError: as `build_extractor`.
+    """
+    state = _imagenet(name) if weights == "imagenet" else _read_state(Path(weights))
+    prefix = next((mark for mark in ("detector.extractor.body.", "extractor.body.", "body.") if _has(state, mark)), "")
+    chosen = {
+        key.removeprefix(prefix): value
+        for key, value in state.items()
+        if key.startswith(prefix) and not key.removeprefix(prefix).startswith("fc.")
+    }
+    own = body.state_dict()
+    missing = [key for key in own if key not in chosen and not key.endswith("num_batches_tracked")]
+    misfit = [key for key in own if key in chosen and own[key].shape != chosen[key].shape]
+    if missing or misfit:
+        what = f"lacks {missing[0]}" if missing else f"has another shape of {misfit[0]}"
+        raise UserError(
+            f"model.weights: {weights} {what} ({len(missing)} missing, {len(misfit)} of another shape).",
+            f"Give weights of a {name}, under torchvision's names.",
+        )
+    body.load_state_dict(chosen, strict=False)
+
+
+def _has(state: Mapping[str, Any], prefix: str) -> bool:
+    return f"{prefix}conv1.weight" in state
+
+
+def _imagenet(name: str) -> Mapping[str, Tensor]:
+    weights = _BODIES[name][2]
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"model.weights: imagenet weights of {name} could not be fetched ({error}).",
+            f"Fetch {weights.url} elsewhere, copy it here, and write its path as `weights:` under `models:` in "
+            "params.yaml; or write `weights: none` to train from scratch.",
+        ) from None
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    remedy = "Give `none`, `imagenet` or the path of a state dict (.pth or .safetensors)."
+    if not path.is_file():
+        raise UserError(f"model.weights: {path}: no such file.", remedy)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"model.weights: {path} cannot be read ({error}).", remedy) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"model.weights: {path} is not a state dict.", remedy)
+    return content
