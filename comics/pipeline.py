@@ -54,14 +54,18 @@ def mean_scores(params: Params, metrics: tuple[str, ...]) -> dict[str, dict[str,
     return means
 
 
-def write_metrics(params: Params, metrics: Path, scores: Path) -> int:
-    """Write `metrics` (JSON, for ``dvc metrics``) and `scores` (CSV, for ``dvc plots``); return the number of runs."""
+def write_metrics(params: Params, folder: Path, scores: Path) -> int:
+    """Write ``<folder>/<run>.json`` with AP and oLRP (for ``dvc metrics``), and `scores` with one line a run, seed,
+    split and task (CSV, for ``dvc plots``); return the number of runs."""
     means = mean_scores(params, ("AP", "oLRP"))
-    write_json(metrics, means, indent=2)
+    for run, values in means.items():
+        write_json(folder / f"{run}.json", values, indent=2)
+    for path in folder.glob("*.json"):
+        if path.stem not in means:
+            path.unlink()
     with atomic_write(scores) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(
-            file, ["run", "seed", "split", "task", "AP", "oLRP"], extrasaction="ignore", lineterminator="\n"
-        )
+        columns = ["run", "seed", "split", "task", "AP", "oLRP"]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(current_scores(params))
     return len(means)

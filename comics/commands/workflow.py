@@ -1,4 +1,4 @@
-"""``comics demo | summary | metrics | params-schema``: the workflow seen from the command line."""
+"""``comics demo | summary | metrics | inputs | params-schema``: the workflow seen from the command line."""
 
 from __future__ import annotations
 
@@ -31,14 +31,24 @@ def summary(
 
 
 def metrics(
-    output: Annotated[Path, typer.Option(help="Mean AP and oLRP of each run (JSON).")] = Path("reports/metrics.json"),
+    folder: Annotated[Path, typer.Option(help="Mean AP and oLRP, one JSON file a run.")] = Path("reports/metrics"),
     scores: Annotated[Path, typer.Option(help="AP and oLRP of each run and seed (CSV).")] = Path("reports/scores.csv"),
 ) -> None:
     """Write the current scores of all runs for `dvc metrics` and `dvc plots`."""
     from comics.params import load
     from comics.pipeline import write_metrics
 
-    print(f"{output} and {scores}: {write_metrics(load(), output, scores)} runs.")
+    print(f"{folder} and {scores}: {write_metrics(load(), folder, scores)} runs.")
+
+
+def inputs(
+    folder: Annotated[Path, typer.Option(help="One JSON file a table and figure.")] = Path("reports/inputs"),
+) -> None:
+    """Write what each table and figure is made from, so that `dvc repro` renders exactly what changed."""
+    from comics.params import load
+    from comics.plan import write_inputs
+
+    print(f"{folder}: {write_inputs(load(), folder)} tables and figures.")
 
 
 def params_schema(
@@ -59,5 +69,5 @@ def params_schema(
 
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (demo, summary, metrics, params_schema):
+    for command in (demo, summary, metrics, inputs, params_schema):
         root.command()(command)

@@ -4,7 +4,8 @@ import sys
 from functools import cache
 
 try:
-    import comics.params as comics_params
+    from comics import params as comics_params
+    from comics import plan
     from comics.errors import UserError
 except ImportError as error:
     sys.exit(f"comics cannot be imported ({error}): run `make setup`, then activate .venv, or use environment.yml.")
@@ -58,17 +59,6 @@ def sources(*packages):
     return sorted(os.path.relpath(file) for file in files)
 
 
-def scores_of(runs, splits):
-    """The score files, and their sidecars, of `runs` (each trained once, under the name of the first like it)."""
-    scores = [
-        f"{PARAMS.resolve(PARAMS.canonical(run), seed).folder}/{split}.csv"
-        for run in runs
-        for seed in PARAMS.seeds(run)
-        for split in splits
-    ]
-    return [file for score in dict.fromkeys(scores) for file in (score, f"{score}.meta.json")]
-
-
 @cache
 def requested_runs():
     """Runs that this call makes for some table's sake: of the tables among its targets, or of all of them where a
@@ -76,40 +66,7 @@ def requested_runs():
     targets = [os.path.splitext(target) for target in map(str, workflow.dag_settings.targets)]
     named = {os.path.basename(stem) for stem, _ in targets}
     everything = not targets or not all(suffix for _, suffix in targets)
-    return {
-        PARAMS.canonical(row.run)
-        for name, table in PARAMS.tables.items()
-        for row in table.rows
-        if row.run and not row.optional and (everything or name in named)
-    }
-
-
-def row_scores(table, splits):
-    """Scores of a table's rows; those of an optional row where they exist or this call makes them anyway."""
-    needed = []
-    for row in PARAMS.tables[table].rows:
-        if row.run:
-            scores = scores_of([row.run], splits)
-            if not row.optional or PARAMS.canonical(row.run) in requested_runs() or all(map(os.path.exists, scores)):
-                needed += scores
-    return list(dict.fromkeys(needed))
-
-
-def figure_files(figure):
-    """What a figure draws: scores of a table's rows, images of the dataset, or detections beside them."""
-    if figure.kind == "scatter":
-        return row_scores(figure.table, [figure.split])
-    files = [annotations(split) for split in figure.splits]
-    if figure.kind == "comparison":
-        scores = scores_of(figure.runs, figure.splits)
-        files += scores + [file.replace(".csv", ".detections.json") for file in scores]
-    return files
-
-
-def figure_block(figure):
-    """What params.yaml says of a figure, with the rows that it draws."""
-    rows = {"rows": PARAMS.tables[figure.table].model_dump(mode="json")["rows"]} if figure.kind == "scatter" else {}
-    return {**figure.model_dump(mode="json"), **rows}
+    return plan.runs_of(PARAMS, [table for table in PARAMS.tables if everything or table in named])
 
 
 def datasets_of(kind):

@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        scores=lambda wildcards: row_scores(wildcards.table, PARAMS.tables[wildcards.table].splits),
+        scores=lambda wildcards: plan.table_files(PARAMS, wildcards.table, requested_runs()),
         code=sources("report"),
     output:
         tex=report(
@@ -21,7 +21,7 @@ rule table:
     conda:
         "comics"
     params:
-        block=lambda wildcards: PARAMS.tables[wildcards.table].model_dump(mode="json"),
+        block=lambda wildcards: plan.block_of(PARAMS, "tables", wildcards.table),
     message:
         "Render {wildcards.table}"
     shell:
@@ -30,7 +30,7 @@ rule table:
 
 rule figure:
     input:
-        files=lambda wildcards: figure_files(PARAMS.figures[wildcards.figure]),
+        files=lambda wildcards: plan.figure_files(PARAMS, wildcards.figure, requested_runs()),
         code=sources("report"),
     output:
         pdf=ensure("reports/figures/{figure}.pdf", non_empty=True),
@@ -48,7 +48,7 @@ rule figure:
     conda:
         "comics"
     params:
-        block=lambda wildcards: figure_block(PARAMS.figures[wildcards.figure]),
+        block=lambda wildcards: plan.block_of(PARAMS, "figures", wildcards.figure),
     message:
         "Render {wildcards.figure}"
     shell:

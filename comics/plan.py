@@ -1,0 +1,111 @@
+"""Which result files a table or figure of params.yaml is made from: asked by the workflow's rules and DVC's stages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from comics.files import write_json
+from comics.params import Params
+
+
+def score_files(params: Params, runs: Iterable[str], splits: Iterable[str]) -> list[str]:
+    """The scores of `runs` on `splits`, each file before its sidecar; runs that are the same are one."""
+    splits = list(splits)
+    scores = dict.fromkeys(
+        f"{params.resolve(params.canonical(run), seed).folder}/{split}.csv"
+        for run in runs
+        for seed in params.seeds(run)
+        for split in splits
+    )
+    return [file for score in scores for file in (score, f"{score}.meta.json")]
+
+
+def runs_of(params: Params, tables: Iterable[str]) -> set[str]:
+    """The runs, under the names they are trained with, of all rows of `tables` that are not optional."""
+    rows = [row for table in tables for row in params.tables[table].rows]
+    return {params.canonical(row.run) for row in rows if row.run and not row.optional}
+
+
+def row_files(params: Params, table: str, splits: Iterable[str], made: Collection[str] = ()) -> list[str]:
+    """The scores of a table's rows on `splits`; an optional row's where all of them exist or its run is in `made`."""
+    splits, needed = list(splits), []
+    for row in params.tables[table].rows:
+        if row.run:
+            files = score_files(params, [row.run], splits)
+            if not row.optional or params.canonical(row.run) in made or all(Path(file).exists() for file in files):
+                needed += files
+    return list(dict.fromkeys(needed))
+
+
+def table_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
+    """What table `name` is made from; `made`: runs whose results the caller makes anyway."""
+    return row_files(params, name, params.tables[name].splits, made)
+
+
+def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
+    """What figure `name` is made from: scores of a table's rows, images, or detections beside the truth."""
+    figure = params.figures[name]
+    if figure.kind == "scatter":
+        return row_files(params, figure.table, [figure.split], made)
+    files = [f"data/{params.dataset}/{split}/annotations.json" for split in figure.splits]
+    if figure.kind == "comparison":
+        scores = score_files(params, figure.runs, figure.splits)
+        files += scores + [file.replace(".csv", ".detections.json") for file in scores]
+    return files
+
+
+def block_of(params: Params, kind: str, name: str) -> dict[str, Any]:
+    """What params.yaml says of a table or figure (`kind`: ``tables`` or ``figures``), with the rows a scatter draws."""
+    if kind == "tables":
+        return params.tables[name].model_dump(mode="json")
+    figure = params.figures[name]
+    block = figure.model_dump(mode="json")
+    if figure.kind == "scatter":
+        block["rows"] = params.tables[figure.table].model_dump(mode="json")["rows"]
+    return block
+
+
+def _runs_drawn(params: Params, kind: str, name: str) -> list[str]:
+    if kind == "figures":
+        figure = params.figures[name]
+        if figure.kind != "scatter":
+            return figure.runs if figure.kind == "comparison" else []
+        name = figure.table
+    return [row.run for row in params.tables[name].rows if row.run]
+
+
+def write_inputs(params: Params, folder: Path) -> int:
+    """Write ``<folder>/{tables,figures}/<name>.json``, one a table and figure, and return how many.
+
+    Each holds all that decides what is rendered, beside the code: its entry of params.yaml, the digests that its runs
+    have now, and the SHA-256 of the files that exist. DVC renders what has another file than before, and nothing else.
+    """
+    written = set()
+    for kind, names, files_of in (("tables", params.tables, table_files), ("figures", params.figures, figure_files)):
+        for name in names:
+            digests = {
+                f"{run} seed{seed}": params.resolve(run, seed).digest
+                for run in _runs_drawn(params, kind, name)
+                for seed in params.seeds(run)
+            }
+            files = {}
+            for file in files_of(params, name):
+                if Path(file).exists():
+                    with open(file, "rb") as opened:
+                        files[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+            path = folder / kind / f"{name}.json"
+            content = {
+                "dataset": params.dataset,
+                "block": block_of(params, kind, name),
+                "runs": digests,
+                "files": files,
+            }
+            write_json(path, content, indent=2)
+            written.add(path)
+    for path in folder.glob("*/*.json"):
+        if path not in written:
+            path.unlink()
+    return len(written)

@@ -1,0 +1,59 @@
+"""A copy of the project with small made-up datasets, weights, detections and scores, as if the pipeline had run."""
+
+from __future__ import annotations
+
+import csv
+import random
+import shutil
+from pathlib import Path
+
+from comics.files import write_json
+from comics.params import METRICS, SPLITS, TASKS, TEST_SPLITS, Params
+from comics.provenance import write_sidecar
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("params.yaml", "dvc.yaml", ".dvcignore", ".dvc", "workflow", "profiles", "comics", "reports/README.md")
+
+
+def copy_project(folder: Path) -> Path:
+    """What a clone would hold of the files that the workflow reads, without anything it made."""
+    ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=ignore)
+        elif source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    (folder / "results").mkdir()
+    return folder
+
+
+def fabricate_scores(params: Params, folder: Path, run: str, seed: int = 0) -> list[Path]:
+    """Write plausible score files of `run` and their sidecars under `folder`; return the score files."""
+    resolved = params.resolve(run, seed)
+    paths = []
+    for split in TEST_SPLITS:
+        draw = random.Random(f"{run} {seed} {split}")
+        path = folder / resolved.folder / f"{split}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["task", "class", *METRICS, "oLRP_threshold"])
+            for task in TASKS:
+                for name in ("all", "Real", "Fake"):
+                    threshold = "" if name == "all" else 0.5
+                    writer.writerow([task, name, *(draw.uniform(0.2, 0.9) for _ in METRICS), threshold])
+        made_by = {"run": run, "dataset": params.dataset, "split": split, "seed": seed, "digest": resolved.digest}
+        write_sidecar(path, made_by)
+        paths.append(path)
+    return paths
+
+
+def fabricate_dataset(params: Params, folder: Path) -> None:
+    """Write COCO files without images for every split."""
+    for split in SPLITS:
+        categories = [{"id": 1, "name": "Real"}, {"id": 2, "name": "Fake"}]
+        content = {"images": [], "annotations": [], "categories": categories}
+        path = folder / "data" / params.dataset / split / "annotations.json"
+        write_json(path, content)
