@@ -100,6 +100,21 @@ class ResNetBody(ResNet):
         for module in self._frozen:
             module.requires_grad_(False)
         self.out_channels = [width * block.expansion for width in (128, 256, 512)]
+        # A buffer, so that a checkpoint says how its weights are to be run.
+        self.register_buffer("stride_in_1x1", torch.tensor(False))
+
+    def place_strides(self, in_1x1: bool) -> None:
+        """Let bottlenecks halve the resolution in their first 1x1 convolution (MSRA's ResNet, and all detectron2 weights
+        that started from it) or in the 3x3 one (torchvision's)."""
+        self.stride_in_1x1.fill_(in_1x1)
+        for stage in (self.layer2, self.layer3, self.layer4):
+            if isinstance(stage[0], Bottleneck):
+                first, second = stage[0].conv1, stage[0].conv2
+                first.stride, second.stride = ((2, 2), (1, 1)) if in_1x1 else ((1, 1), (2, 2))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
+        self.place_strides(bool(self.stride_in_1x1))
 
     def train(self, mode: bool = True) -> ResNetBody:
         super().train(mode)
@@ -196,7 +211,8 @@ def load_body(body: ResNetBody, name: str, weights: str) -> None:
         if key.startswith(prefix) and not key.removeprefix(prefix).startswith("fc.")
     }
     own = body.state_dict()
-    missing = [key for key in own if key not in chosen and not key.endswith("num_batches_tracked")]
+    optional = ("num_batches_tracked", "stride_in_1x1")
+    missing = [key for key in own if key not in chosen and not key.endswith(optional)]
     misfit = [key for key in own if key in chosen and own[key].shape != chosen[key].shape]
     if missing or misfit:
         what = f"lacks {missing[0]}" if missing else f"has another shape of {misfit[0]}"

@@ -148,20 +148,20 @@ class Detector(nn.Module, ABC):
         return crop_features(features, boxes, size, stride)
 
 
-def crop_features(features: Tensor, boxes: Sequence[Tensor], size: int, stride: float, samples: int = 1) -> Tensor:
+def crop_features(features: Tensor, boxes: Tensor | list[Tensor], size: int, stride: float, samples: int = 1) -> Tensor:
     """RoIAlign (He et al., ICCV 2017) without the half-pixel misalignment of its first version.
 
     Args:
         features: (B, C, H, W).
-        boxes: one (N, 4) tensor an image, xyxy px.
+        boxes: one (N, 4) tensor an image, xyxy px; or (N, 5), the image's index in front.
         size: side of the result.
         stride: px between the cells of `features`.
-        samples: a side of each bin.
+        samples: a side of each bin; 0 takes as many as there are cells.
 
     Returns:
         (sum of N, C, size, size), float32.
     """
-    rois = [box.to(features.device, torch.float32) for box in boxes]
+    rois = boxes.float() if isinstance(boxes, Tensor) else [box.float() for box in boxes]
     with torch.autocast(features.device.type, enabled=False):
         return roi_align(features.float(), rois, size, 1.0 / stride, sampling_ratio=samples, aligned=True)
 
@@ -210,5 +210,12 @@ def build(
         raise UserError(f"There is no detector '{name}'.", did_you_mean(name, names()))
     if name not in _BUILDERS:
         importlib.import_module(_MODULES[name])
+    file = model_params.weights if model_params.weights not in ("none", "imagenet") else ""
+    if file:
+        model_params = model_params.model_copy(update={"weights": "none"})
     detector = _BUILDERS[name](model_params, num_classes, inference or InferenceParams())
+    if file:
+        from comics.weights.transfer import load_into  # here, because it imports this module
+
+        load_into(detector, name, file)
     return detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

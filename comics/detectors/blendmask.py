@@ -1,0 +1,196 @@
+"""BlendMask (Chen et al., CVPR 2020): FCOS boxes, and masks blended from a few image-wide bases.
+
+A bottom module draws K bases for the whole image. Each location of the FCOS head predicts K coarse attention maps. The
+mask of a box is the sum of the bases cropped to it, weighted by the attention maps, which a softmax over the bases
+normalises at every pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from comics.detectors.backbone import ConvNormReLU, ResNetFPN, build_extractor
+from comics.detectors.base import Prediction, Size, Target, crop_features, register
+from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, paste_masks
+from comics.params import InferenceParams, ModelParams
+
+BASES = 4  # section 3.2
+ATTENTION = 14  # side of an attention map (M)
+MASK = 56  # side of a blended mask (R)
+TOWER_CONVS = 3  # of the bottom module
+SEMANTIC_WEIGHT = 0.3
+SEMANTIC_STRIDE = 8
+
+
+@dataclass
+class BlendMaskOutputs(FCOSOutputs):
+    """`FCOSOutputs` and, from the bottom module:
+
+    Attributes:
+        bases: (B, K, H / 4, W / 4).
+        mask_features: (B, mask_channels, H / 4, W / 4), what the bases are drawn from.
+    """
+
+    bases: Tensor
+    mask_features: Tensor
+
+
+class BottomModule(nn.Module):
+    """Bases from P3, P4 and P5, and the auxiliary semantic segmentation that helps to learn them.
+
+    Args:
+        in_channels: of the pyramid maps.
+        channels: width.
+        num_classes: foreground classes of the semantic segmentation.
+    """
+
+    def __init__(self, in_channels: int, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.refine = nn.ModuleList(ConvNormReLU(in_channels, channels) for _ in range(3))
+        self.tower = nn.Sequential(*(ConvNormReLU(channels, channels) for _ in range(TOWER_CONVS)))
+        self.fine = ConvNormReLU(channels, channels)
+        self.bases = nn.Conv2d(channels, BASES, 1)
+        self.semantic = nn.Sequential(
+            ConvNormReLU(in_channels, channels),
+            ConvNormReLU(channels, channels),
+            nn.Conv2d(channels, num_classes + 1, 1),
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Bases (B, K, h, w) and mask features (B, channels, h, w) at half the stride of P3."""
+        x = self.refine[0](features[0])
+        for refine, level in zip(self.refine[1:], features[1:3], strict=True):
+            x = x + _resize(refine(level), x.shape[-2:])
+        x = self.tower(x)
+        x = self.fine(_resize(x, (2 * x.shape[-2], 2 * x.shape[-1])))
+        return self.bases(x), x
+
+    def semantic_loss(self, features: Sequence[Tensor], targets: Sequence[Target]) -> Tensor:
+        """Cross-entropy of the class of every eighth pixel, background included."""
+        logits = self.semantic(features[0]).float()
+        return functional.cross_entropy(logits, semantic_targets(targets, SEMANTIC_STRIDE))
+
+
+def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    return functional.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def semantic_targets(targets: Sequence[Target], stride: int) -> Tensor:
+    """Class maps (B, H / stride, W / stride) drawn from instance masks: 0 background, class index + 1 elsewhere.
+
+    Where masks overlap the later face wins. Pixels are picked at multiples of `stride`.
+    """
+    maps = []
+    for target in targets:
+        masks = target["masks"][:, ::stride, ::stride]
+        count = len(masks)
+        order = torch.arange(1, count + 1, device=masks.device)
+        last = (
+            (masks * order[:, None, None]).amax(dim=0) if count else masks.new_zeros(masks.shape[1:], dtype=torch.int64)
+        )
+        classes = functional.pad(target["labels"] + 1, (1, 0))
+        maps.append(classes[last])
+    return torch.stack(maps)
+
+
+def mask_targets(targets: Sequence[Target], size: int) -> Tensor:
+    """The masks of all faces, cropped to their boxes: (faces, size, size) float32, 0 or 1."""
+    crops = []
+    for target in targets:
+        masks, boxes = target["masks"], target["boxes"]
+        rois = torch.cat((torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None], boxes), dim=1)
+        crops.append(crop_features(masks[:, None], rois, size, stride=1, samples=0).squeeze(1))
+    return (torch.cat(crops) >= 0.5).float()
+
+
+def blend(bases: Tensor, attention: Tensor) -> Tensor:
+    """Mask logits (N, R, R) from cropped bases (N, K, R, R) and attention maps (N, K * M * M); equation 3."""
+    count, kinds, side, _ = bases.shape
+    maps = attention.float().view(count, kinds, ATTENTION, ATTENTION)
+    weights = functional.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False).softmax(dim=1)
+    return (bases * weights).sum(dim=1)
+
+
+class BlendMask(FCOSDetector):
+    """See the module; the arguments are those of `FCOSDetector` and the bottom module's width."""
+
+    def __init__(
+        self,
+        extractor: ResNetFPN,
+        *,
+        num_classes: int,
+        head_channels: int = 256,
+        head_convs: int = 4,
+        mask_channels: int = 128,
+        inference: InferenceParams | None = None,
+    ) -> None:
+        super().__init__(
+            extractor,
+            num_classes=num_classes,
+            head_channels=head_channels,
+            head_convs=head_convs,
+            inference=inference,
+        )
+        self.mask_channels = mask_channels
+        self.attention = PointConv(self.tower_channels, BASES * ATTENTION**2)
+        self.bottom = BottomModule(self.channels, mask_channels, num_classes)
+        self.bases_stride = self.strides[0] // 2
+
+    def forward_heads(self, features: list[Tensor]) -> BlendMaskOutputs:
+        bases, mask_features = self.bottom(features)
+        return BlendMaskOutputs(**vars(self.head(features)), bases=bases, mask_features=mask_features)
+
+    def mask_map(self, outputs: BlendMaskOutputs) -> tuple[Tensor, int]:
+        return outputs.mask_features, self.bases_stride
+
+    def losses(self, outputs: BlendMaskOutputs, targets: list[Target], sizes: Sequence[Size]) -> dict[str, Tensor]:
+        matches = self.match(outputs, targets)
+        return {
+            **self.box_losses(outputs, matches),
+            "mask": self._mask_loss(outputs, targets, matches),
+            "semantic": SEMANTIC_WEIGHT * self.bottom.semantic_loss(outputs.features, targets),
+        }
+
+    def _mask_loss(self, outputs: BlendMaskOutputs, targets: list[Target], matches: Matches) -> Tensor:
+        """Binary cross-entropy of the mask that each positive location makes for its face's true box, weighted by
+        centerness."""
+        attention = self.attention.at(outputs.towers, matches.grid, matches.images, matches.locations)
+        crops = crop_features(outputs.bases, [target["boxes"] for target in targets], MASK, self.bases_stride)
+        logits = blend(crops[matches.faces], attention)
+        wanted = mask_targets(targets, MASK)[matches.faces]
+        loss = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(1, 2))
+        return (loss * matches.centerness).sum() / matches.weight
+
+    @torch.no_grad()
+    def predict(self, outputs: BlendMaskOutputs, sizes: Sequence[Size]) -> list[Prediction]:
+        candidates, grid = self.select(outputs, sizes)
+        counts = [len(one.scores) for one in candidates]
+        images = torch.arange(len(counts), device=grid.points.device).repeat_interleave(
+            torch.tensor(counts, device=grid.points.device)
+        )
+        locations = torch.cat([one.locations for one in candidates])
+        attention = self.attention.at(outputs.towers, grid, images, locations)
+        crops = crop_features(outputs.bases, [one.boxes for one in candidates], MASK, self.bases_stride)
+        masks = blend(crops, attention).sigmoid().split(counts)
+        return [
+            Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=paste_masks(mask, one.boxes, size))
+            for one, mask, size in zip(candidates, masks, sizes, strict=True)
+        ]
+
+
+@register("blendmask")
+def build_blendmask(params: ModelParams, num_classes: int, inference: InferenceParams) -> BlendMask:
+    """BlendMask as `params` describes it."""
+    return BlendMask(
+        build_extractor(params),
+        num_classes=num_classes,
+        head_channels=params.head_channels,
+        head_convs=params.head_convs,
+        mask_channels=params.mask_channels,
+        inference=inference,
+    )
