@@ -1,5 +1,144 @@
+"""``comics detectors`` and ``comics weights import | export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
 import typer
+
+from comics.errors import UserError
+
+if TYPE_CHECKING:
+    from comics.weights.transfer import Report
+
+_STATUSES = ("used", "replaced", "mismatched", "skipped")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def detectors(
+    size: Annotated[int, typer.Option(help="Side of the image in px, a multiple of 32.", min=32)] = 512,
+    seconds: Annotated[float, typer.Option(help="Time spent on each detector.", min=0)] = 2.0,
+    backbone: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50 or resnet101.")] = "resnet50",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """List the detectors with their parameters, operations, and images a second on this machine."""
+    from dataclasses import asdict
+
+    import torch
+    from pydantic import ValidationError
+
+    from comics.detectors.zoo import measure_all
+    from comics.params import ModelParams
+
+    if size % 32:
+        raise UserError(f"--size: {size} is not a multiple of 32.", f"Try {size // 32 * 32 or 32}.")
+    try:
+        model = ModelParams.model_validate({"backbone": backbone})
+    except ValidationError:
+        raise UserError(f"--backbone: there is no backbone '{backbone}'.", "Valid: resnet18, 34, 50 and 101.") from None
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    facts = measure_all(model, size, seconds, device)
+    if as_json:
+        print(json.dumps([asdict(fact) for fact in facts], indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{backbone}, one image of {size} x {size} px, {device}")
+    table.add_column("detector")
+    for column in ("parameters (M)", "GFLOP", "images/s"):
+        table.add_column(column, justify="right")
+    table.add_column("predicts")
+    for fact in facts:
+        table.add_row(
+            fact.name,
+            f"{fact.parameters / 1e6:.1f}",
+            f"{fact.gigaflops:.1f}",
+            f"{fact.images_per_second:.2f}",
+            "boxes, masks" if fact.has_boxes else "masks",
+        )
+    Console().print(table)
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of detectron2, AdelaiDet, Detectron or torchvision.")],
+    detector: Annotated[str, typer.Option(help="The kind of detector it is for.")] = "blendmask",
+    output: Annotated[Path | None, typer.Option(help="Default: beside FILE, <name>.<detector>.safetensors.")] = None,
+    run: Annotated[str, typer.Option(help="A run of params.yaml: its detector and its sizes.")] = "",
+    backbone: Annotated[str, typer.Option(help="Without --run: the backbone.")] = "resnet50",
+    channels: Annotated[
+        Literal["auto", "bgr", "rgb"], typer.Option(help="Order of the channels that FILE expects.")
+    ] = "auto",
+    verbose: Annotated[bool, typer.Option(help="List every tensor, not only what was not used.")] = False,
+) -> None:
+    """Translate FILE's weights into DETECTOR's names, and account for every tensor in it.
+
+    The result goes into params.yaml as `weights:` of a model; beside it lies a report, <output>.report.json.
+    """
+    from comics.detectors import build
+    from comics.files import write_json
+    from comics.params import ModelParams, load
+    from comics.weights.export import write_safetensors
+    from comics.weights.transfer import read, require_used, transfer
+
+    if run:
+        resolved = load().resolve(run)
+        detector, model = resolved.params.detector, resolved.params.model
+    else:
+        model = ModelParams.model_validate({"backbone": backbone})
+    checkpoint = read(file, channels)
+    tensors, report = transfer(build(detector, model.model_copy(update={"weights": "none"})), detector, checkpoint)
+    _show(report, verbose)
+    require_used(report)
+    output = output or file.with_suffix(f".{detector}.safetensors")
+    write_safetensors(output, tensors, {"detector": detector, "source": file.name})
+    write_json(f"{output}.report.json", report.as_json(), indent=2)
+    print(f"{output}: {len(report.of('used'))} of {len(report.entries)} tensors. In params.yaml: weights: {output}")
+
+
+def _show(report: Report, verbose: bool) -> None:
+    for entry in report.entries:
+        if verbose or entry.status != "used":
+            shape = "x".join(map(str, entry.shape)) or "scalar"
+            expected = (
+                f" (here {'x'.join(map(str, entry.expected))})" if entry.status in ("replaced", "mismatched") else ""
+            )
+            target = f" -> {entry.target}" if entry.target else ""
+            print(
+                f"{entry.status:<10} {entry.source}{target} {shape}{expected}{': ' if entry.note else ''}{entry.note}"
+            )
+    for name in report.missing:
+        print(f"{'fresh':<10} {name}: not in the file")
+    counts = ", ".join(f"{len(report.of(status))} {status}" for status in _STATUSES)  # type: ignore[arg-type]
+    strides = "1x1" if report.stride_in_1x1 else "3x3"
+    print(
+        f"{report.file}: {report.family}, {report.channel_order.upper()} images, strides in the {strides} convolution."
+    )
+    print(f"{counts}; {len(report.missing)} of the detector stay fresh.")
+
+
+def export_weights(
+    file: Annotated[Path, typer.Argument(help="model.pt of a run.")],
+    output: Annotated[Path | None, typer.Option(help="Default: beside FILE, with the suffix .safetensors.")] = None,
+    detector_only: Annotated[bool, typer.Option(help="Leave out what only training needs.")] = False,
+) -> None:
+    """Write a trained run's weights as safetensors, with its description in the metadata."""
+    from comics.weights.export import default_output, export_model
+
+    output = output or default_output(file)
+    count = export_model(file, output, detector_only=detector_only)
+    print(f"{output}: {count} tensors.")
 
 
 def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
+    """Add ``detectors`` and the ``weights`` group to the command line."""
+    root.command()(detectors)
+    weights = typer.Typer(help="Weights from and for other projects.", no_args_is_help=True)
+    weights.command("import")(import_weights)
+    weights.command("export")(export_weights)
+    root.add_typer(weights, name="weights")

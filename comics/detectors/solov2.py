@@ -1,0 +1,548 @@
+"""SOLOv2 (Wang, Zhang, Kong, Li and Shen, NeurIPS 2020): masks without boxes.
+
+Each level of the pyramid is resized to a grid of cells. A cell says which class of object has its centre there, and the
+weights of a 1x1 convolution (its kernel) that draws the object's mask from one mask feature map, shared by all cells.
+Sections, equations and numbers below are the paper's; where it refers to SOLO (Wang et al., ECCV 2020), that paper's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import sigmoid_focal_loss
+
+from comics.detectors.backbone import FeaturePyramid, ResNetBody, conv_norm, load_body
+from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
+from comics.params import InferenceParams, ModelParams
+
+STRIDES = (4, 8, 16, 32, 64)  # of P2 to P6, px
+GRIDS = (40, 36, 24, 16, 12)  # cells a side of each level (section 4)
+SCALE_RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # sqrt(w h) px of the objects of each level
+CENTRE = 0.2  # relative size of an object's centre region (SOLO, section 3.3)
+FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+MASK_WEIGHT = 3.0  # of the dice loss (equation 4 of SOLO: lambda)
+DICE_SMOOTH = 1e-3
+PROPOSAL_STRIDE = 8  # px a side of the samples from which proposals' boxes are read
+_CHUNK = 256  # masks drawn at once in inference
+
+
+@dataclass
+class SOLOv2Outputs:
+    """Raw outputs.
+
+    Attributes:
+        features: pyramid maps (B, C, H, W), P2 to P6.
+        categories: class logits (B, classes, S, S) a level; empty where only proposals are wanted.
+        kernels: weights of the cells' 1x1 convolutions (B, D, S, S) a level.
+        mask_features: the map they convolve, (B, D, H, W) at stride 4.
+    """
+
+    features: list[Tensor]
+    categories: list[Tensor]
+    kernels: list[Tensor]
+    mask_features: Tensor
+
+
+@dataclass
+class CellTargets:
+    """What the cells of one level of one image should say.
+
+    Attributes:
+        labels: class index of each cell, (S * S,), -1 where there is no object.
+        cells: indices (P,) of the cells with an object.
+        faces: the object (index into the image's masks) of each of them, (P,).
+    """
+
+    labels: Tensor
+    cells: Tensor
+    faces: Tensor
+
+
+def assign_cells(boxes: Tensor, labels: Tensor, masks: Tensor, grid: int, scale: tuple[float, float]) -> CellTargets:
+    """Objects of one image to the cells of one level.
+
+    An object belongs to the levels whose scale range holds sqrt(w h), and there to the cells that its centre region
+    touches: `CENTRE` times its box around its mask's centre of mass, at most 3 x 3 cells. A cell claimed by two objects
+    goes to the later one.
+
+    Args:
+        boxes: (N, 4) xyxy px.
+        labels: (N,).
+        masks: (N, H, W) at the padded size, which the grid divides.
+        grid: cells a side.
+        scale: least and largest sqrt(w h) of the level, px.
+    """
+    device = boxes.device
+    height, width = masks.shape[-2:]
+    owner = torch.full((grid, grid), -1, dtype=torch.int64, device=device)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    size = sides.prod(dim=1).clamp(min=0).sqrt()
+    filled = masks.flatten(1).any(dim=1)
+    for face in torch.where((size >= scale[0]) & (size <= scale[1]) & filled)[0].tolist():
+        mask = masks[face].float()
+        mass = mask.sum()
+        x = float((mask.sum(dim=0) * torch.arange(width, device=device)).sum() / mass)
+        y = float((mask.sum(dim=1) * torch.arange(height, device=device)).sum() / mass)
+        half_x, half_y = (0.5 * CENTRE * float(side) for side in sides[face])
+        rows = _cells(y, half_y, height, grid)
+        columns = _cells(x, half_x, width, grid)
+        owner[rows, columns] = face
+    cells = torch.where(owner.flatten() >= 0)[0]
+    faces = owner.flatten()[cells]
+    cell_labels = torch.full((grid * grid,), -1, dtype=torch.int64, device=device)
+    cell_labels[cells] = labels[faces]
+    return CellTargets(cell_labels, cells, faces)
+
+
+def _cells(centre: float, half: float, length: int, grid: int) -> slice:
+    """Cells along one axis that the centre region touches, at most one beside the centre's."""
+    middle, low, high = (math.floor(at / length * grid) for at in (centre, centre - half, centre + half))
+    return slice(max(0, low, middle - 1), min(grid - 1, high, middle + 1) + 1)
+
+
+def dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """1 - 2 sum(p q) / (sum(p^2) + sum(q^2)) of each mask (section 3.4).
+
+    Args:
+        probabilities: (N, ...).
+        targets: the same shape.
+
+    Returns:
+        (N,), between 0 and 1.
+    """
+    p, q = probabilities.flatten(1), targets.flatten(1).to(probabilities.dtype)
+    overlap = (p * q).sum(dim=1)
+    return 1 - 2 * overlap / (p.square().sum(dim=1) + q.square().sum(dim=1) + 2 * DICE_SMOOTH)
+
+
+def suppress_neighbours(scores: Tensor) -> Tensor:
+    """Scores (B, K, S, S) with those set to 0 that are not the largest of their 2 x 2 window up and left."""
+    largest = functional.max_pool2d(scores, 2, stride=1, padding=1)[:, :, :-1, :-1]
+    return scores * (largest == scores)
+
+
+def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0, kernel: str = "gaussian") -> Tensor:
+    """Scores decayed by overlap, all at once (equation 5 and Matrix NMS' pseudo code, section 3.3).
+
+    Args:
+        masks: (N, ...) bool, none empty.
+        labels: (N,); only masks of one class decay each other.
+        scores: (N,), sorted from the highest.
+        sigma: of the Gaussian decay.
+        kernel: "gaussian" or "linear".
+
+    Returns:
+        The decayed scores (N,).
+    """
+    if not len(masks):
+        return scores
+    flat = masks.flatten(1).float()
+    areas = flat.sum(dim=1)
+    overlap = flat @ flat.t()
+    iou = overlap / (areas[:, None] + areas[None, :] - overlap)
+    iou = (iou * (labels[:, None] == labels[None, :])).triu(
+        diagonal=1
+    )  # row i is what higher-scored i does to column j
+    # How much each suppressor is itself suppressed: a mask that is gone anyway should not decay others.
+    compensation = iou.max(dim=0).values[:, None]
+    if kernel == "gaussian":
+        decay = torch.exp(-sigma * (iou.square() - compensation.square()))
+    elif kernel == "linear":
+        decay = (1 - iou) / (1 - compensation).clamp(min=1e-6)
+    else:
+        raise ValueError(f"kernel: expected 'gaussian' or 'linear', found {kernel!r}")
+    return scores * decay.min(dim=0).values
+
+
+def _coordinates(like: Tensor) -> Tensor:
+    """Normalised coordinates (B, 2, H, W) in [-1, 1], x before y, that tell a convolution where it is."""
+    height, width = like.shape[-2:]
+    y = torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype)
+    x = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
+    grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
+    return grid.expand(len(like), -1, -1, -1)
+
+
+def _block(inputs: int, outputs: int, kernel_size: int = 3) -> nn.Sequential:
+    """Convolution, group normalisation, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False),
+        nn.GroupNorm(math.gcd(32, outputs), outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if maps.shape[-2:] == size:
+        return maps
+    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+class FineBody(ResNetBody):
+    """The ResNet that gives C2 (stride 4) too."""
+
+    def __init__(self, name: str, *, frozen_stages: int = 0, frozen_batchnorm: bool = False) -> None:
+        super().__init__(name, frozen_stages=frozen_stages, frozen_batchnorm=frozen_batchnorm)
+        self.out_channels = [self.out_channels[0] // 2, *self.out_channels]
+
+    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
+        c2 = self.layer1(self.maxpool(functional.relu_(conv_norm(self.conv1, self.bn1, x))))
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return [c2, c3, c4, self.layer4(c4)]
+
+
+class FineExtractor(nn.Module):
+    """Normalised images (B, 3, H, W), H and W multiples of 32, to P2 ... P6, each (B, channels, ., .).
+
+    P6 is P5 at every second position, as in the FPN paper.
+    """
+
+    def __init__(self, body: FineBody, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = FeaturePyramid(body.out_channels, channels)
+        self.fpn.p6, self.fpn.p7 = nn.MaxPool2d(1, 2), nn.Identity()  # type: ignore[assignment]
+        self.channels = channels
+        self.strides = STRIDES
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.fpn(self.body(images))[: len(STRIDES)]
+
+
+class CellHead(nn.Module):
+    """Classes and kernels of the cells; weights shared by the levels (figure 2).
+
+    Args:
+        channels: width of the pyramid.
+        width: of both towers (512).
+        convs: in each tower (4).
+        num_classes: foreground classes.
+        kernel_channels: weights of a cell's kernel (256: a 1x1 convolution of 256 channels).
+        prior: initial probability of every class, which keeps the focal loss stable at first.
+    """
+
+    def __init__(
+        self, channels: int, width: int, convs: int, num_classes: int, kernel_channels: int, prior: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.category_tower = self._tower(channels, width, convs)
+        self.kernel_tower = self._tower(channels + 2, width, convs)
+        self.categories = nn.Conv2d(width if convs else channels, num_classes, 3, padding=1)
+        self.kernels = nn.Conv2d(width if convs else channels + 2, kernel_channels, 3, padding=1)
+        _gaussian_init(self)
+        nn.init.constant_(self.categories.bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]
+
+    @staticmethod
+    def _tower(inputs: int, width: int, convs: int) -> nn.Sequential:
+        return nn.Sequential(*(_block(inputs if index == 0 else width, width) for index in range(convs)))
+
+    def forward(
+        self, features: list[Tensor], grids: Sequence[int], classify: bool = True
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Class logits (none if not `classify`) and kernels, (B, ., S, S) a level."""
+        categories, kernels = [], []
+        for level, grid in zip(features, grids, strict=True):
+            cells = _resize(torch.cat([level, _coordinates(level)], dim=1), (grid, grid))
+            kernels.append(self.kernels(self.kernel_tower(cells)))
+            if classify:
+                categories.append(self.categories(self.category_tower(cells[:, :-2])))
+        return categories, kernels
+
+
+class MaskBranch(nn.Module):
+    """P2 to P5 brought to stride 4 by steps of convolution and doubling, summed, and mixed (section 3.2, figure 3).
+
+    Args:
+        channels: width of the pyramid.
+        width: inside (128).
+        outputs: of the mask feature map (256).
+    """
+
+    def __init__(self, channels: int, width: int, outputs: int, levels: int = 4) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        for level in range(levels):
+            first = channels + 2 if level == levels - 1 else channels  # coordinates join the coarsest level
+            steps = max(level, 1)
+            self.levels.append(nn.ModuleList(_block(first if step == 0 else width, width) for step in range(steps)))
+        self.mix = _block(width, outputs, kernel_size=1)
+        _gaussian_init(self)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Mask feature map (B, outputs, H, W) at the size of `features[0]`."""
+        total: Tensor | None = None
+        for level, (steps, maps) in enumerate(zip(self.levels, features, strict=True)):
+            if level == len(self.levels) - 1:
+                maps = torch.cat([maps, _coordinates(maps)], dim=1)
+            for block in steps:  # type: ignore[attr-defined]
+                maps = block(maps)
+                if level:
+                    maps = functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+            total = maps if total is None else total + maps
+        assert total is not None
+        return self.mix(total)
+
+
+def _gaussian_init(module: nn.Module) -> None:
+    """Convolutions from N(0, 0.01), as RetinaNet and its successors start their heads."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class SOLOv2(Detector):
+    """Cells with a class and a kernel, one mask feature map, matrix NMS; no boxes anywhere.
+
+    Args:
+        extractor: images to pyramid maps P2 to P6, strides 4 to 64.
+        num_classes: foreground classes.
+        channels: width of the pyramid.
+        width: of the cell towers (512).
+        convs: in each of them (4).
+        mask_width: of the mask branch (128).
+        kernel_channels: of the mask feature map and the kernels (256).
+        grids: cells a side of each level.
+        score_threshold: lowest class probability of a cell that is drawn (0.1).
+        mask_threshold: lowest probability of a mask's pixels (0.5).
+        update_threshold: lowest score behind matrix NMS (0.05).
+        pre_nms_top: masks that enter matrix NMS (500).
+        max_detections: kept an image (100).
+    """
+
+    predicts_boxes = False
+
+    def __init__(
+        self,
+        extractor: nn.Module,
+        *,
+        num_classes: int,
+        channels: int = 256,
+        strides: Sequence[int] = STRIDES,
+        width: int = 512,
+        convs: int = 4,
+        mask_width: int = 128,
+        kernel_channels: int = 256,
+        grids: Sequence[int] = GRIDS,
+        score_threshold: float = 0.1,
+        mask_threshold: float = 0.5,
+        update_threshold: float = 0.05,
+        pre_nms_top: int = 500,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.num_classes = num_classes
+        self.channels = channels
+        self.strides = tuple(strides)
+        self.mask_channels = kernel_channels
+        self.grids = tuple(grids)
+        self.score_threshold = score_threshold
+        self.mask_threshold = mask_threshold
+        self.update_threshold = update_threshold
+        self.pre_nms_top = pre_nms_top
+        self.max_detections = max_detections
+        self.cell_head = CellHead(channels, width, convs, num_classes, kernel_channels)
+        self.mask_branch = MaskBranch(channels, mask_width, kernel_channels)
+
+    def _outputs(self, features: list[Tensor], classify: bool) -> SOLOv2Outputs:
+        # The finest and the coarsest level join their neighbours' sizes (strides 8, 8, 16, 32, 32) before the grids.
+        levels = list(features)
+        levels[0] = functional.interpolate(levels[0], scale_factor=0.5, mode="bilinear", align_corners=False)
+        levels[-1] = _resize(levels[-1], (levels[-2].shape[-2], levels[-2].shape[-1]))
+        categories, kernels = self.cell_head(levels, self.grids, classify)
+        return SOLOv2Outputs(features, categories, kernels, self.mask_branch(features[:4]))
+
+    def forward_heads(self, features: list[Tensor]) -> SOLOv2Outputs:
+        return self._outputs(features, classify=True)
+
+    # --------------------------------------------------------------------------------------------------- training
+
+    def losses(self, outputs: SOLOv2Outputs, targets: list[Target], sizes: Sequence[Size]) -> dict[str, Tensor]:
+        """Focal loss of the cells' classes and dice loss of the masks (equation 1 of SOLO: L = L_cate + 3 L_mask).
+
+        The focal loss is summed and divided by the number of cells with an object plus one; the dice loss is a mean.
+        """
+        stride = self.strides[0]
+        small = [_shrink(target["masks"], stride) for target in targets]
+        logits, wanted, dice = [], [], []
+        positives = 0
+        for level, (grid, scale) in enumerate(zip(self.grids, SCALE_RANGES, strict=True)):
+            for image, target in enumerate(targets):
+                found = assign_cells(target["boxes"], target["labels"], target["masks"], grid, scale)
+                logits.append(outputs.categories[level][image].flatten(1).t().float())
+                wanted.append(found.labels)
+                positives += len(found.cells)
+                if len(found.cells):
+                    kernels = outputs.kernels[level][image].flatten(1)[:, found.cells]
+                    drawn = self._draw(kernels, outputs.mask_features[image]).sigmoid()
+                    dice.append(dice_loss(drawn, small[image][found.faces]))
+        labels = torch.cat(wanted)
+        one_hot = functional.one_hot(labels + 1, self.num_classes + 1)[:, 1:].float()
+        focal = sigmoid_focal_loss(torch.cat(logits), one_hot, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="sum")
+        if dice:
+            mask = torch.cat(dice).mean()
+        else:  # no object: keeps the kernels and the mask branch in the graph, which distributed training wants
+            mask = outputs.mask_features.float().sum() * 0 + sum(kernel.float().sum() for kernel in outputs.kernels) * 0
+        return {"category": focal / (positives + 1), "mask": MASK_WEIGHT * mask}
+
+    @staticmethod
+    def _draw(kernels: Tensor, mask_features: Tensor) -> Tensor:
+        """Mask logits (P, H, W), float32, of kernels (D, P) on one image's mask features (D, H, W)."""
+        drawn = kernels.t() @ mask_features.flatten(1)
+        return drawn.float().view(-1, *mask_features.shape[1:])
+
+    # -------------------------------------------------------------------------------------------------- inference
+
+    @torch.no_grad()
+    def predict(self, outputs: SOLOv2Outputs, sizes: Sequence[Size]) -> list[Prediction]:
+        scores = [suppress_neighbours(level.float().sigmoid()).flatten(2) for level in outputs.categories]
+        every_score = torch.cat(scores, dim=2).transpose(1, 2)  # (B, cells, classes)
+        every_kernel = torch.cat([level.flatten(2) for level in outputs.kernels], dim=2)  # (B, D, cells)
+        # Masks smaller than the stride of their level (in px of the mask map) are noise.
+        steps = [max(8, min(stride, self.strides[-2])) for stride in self.strides]
+        least = torch.cat([score.new_full((score.shape[2],), step) for score, step in zip(scores, steps, strict=True)])
+        return [
+            self._predict_image(every_score[image], every_kernel[image], least, outputs.mask_features[image], size)
+            for image, size in enumerate(sizes)
+        ]
+
+    def _predict_image(
+        self, scores: Tensor, kernels: Tensor, least: Tensor, mask_features: Tensor, size: Size
+    ) -> Prediction:
+        cells, labels = torch.where(scores > self.score_threshold)
+        scores = scores[cells, labels]
+        masks, quality = self._masks(kernels[:, cells], mask_features)
+        scores = scores * quality
+        keep = torch.where(masks.flatten(1).sum(dim=1) > least[cells])[0]
+        keep = keep[scores[keep].argsort(descending=True, stable=True)[: self.pre_nms_top]]
+        cells, labels, scores, masks = cells[keep], labels[keep], scores[keep], masks[keep]
+        scores = matrix_nms(masks, labels, scores)
+        keep = torch.where(scores >= self.update_threshold)[0]
+        keep = keep[scores[keep].argsort(descending=True, stable=True)[: self.max_detections]]
+        return self._finish(kernels[:, cells[keep]], mask_features, labels[keep], scores[keep], size)
+
+    def _chunks(self, kernels: Tensor, mask_features: Tensor, count: int) -> Iterator[Tensor]:
+        """Mask probabilities, at most `count` at once: there can be thousands of cells."""
+        for part in kernels.split(count, dim=1) if kernels.shape[1] else ():
+            yield self._draw(part, mask_features).sigmoid()
+
+    def _masks(self, kernels: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks (P, H, W), bool, and their maskness (P,): the mean probability of their pixels (section 3.3)."""
+        masks = [mask_features.new_zeros(0, *mask_features.shape[1:], dtype=torch.bool)]
+        quality = [mask_features.new_zeros(0, dtype=torch.float32)]
+        for probabilities in self._chunks(kernels, mask_features, _CHUNK):
+            inside = probabilities > self.mask_threshold
+            masks.append(inside)
+            area = inside.flatten(1).sum(dim=1).clamp(min=1)
+            quality.append((probabilities * inside).flatten(1).sum(dim=1) / area)
+        return torch.cat(masks), torch.cat(quality)
+
+    def _finish(self, kernels: Tensor, mask_features: Tensor, labels: Tensor, scores: Tensor, size: Size) -> Prediction:
+        """Masks at the image's size; those that vanish there (they lay in the padding) are dropped."""
+        stride = self.strides[0]
+        padded = (mask_features.shape[1] * stride, mask_features.shape[2] * stride)
+        parts = [mask_features.new_zeros(0, *size, dtype=torch.bool)]
+        for probabilities in self._chunks(kernels, mask_features, 16):
+            large = functional.interpolate(probabilities[None], size=padded, mode="bilinear", align_corners=False)[0]
+            parts.append(large[:, : size[0], : size[1]] > self.mask_threshold)
+        masks = torch.cat(parts)
+        visible = masks.flatten(1).any(dim=1)
+        masks = masks[visible]
+        return Prediction(boxes=boxes_of_masks(masks), scores=scores[visible], labels=labels[visible], masks=masks)
+
+    def mask_map(self, outputs: SOLOv2Outputs) -> tuple[Tensor, int]:
+        return outputs.mask_features, self.strides[0]
+
+    # -------------------------------------------------------------------------------------------------- proposals
+
+    @torch.no_grad()
+    def proposals(self, outputs: SOLOv2Outputs) -> list[LevelProposals]:
+        """One a cell: the box of the mask that the cell draws, or the cell's own square where it draws none.
+
+        The masks are drawn on the mask features averaged to `PROPOSAL_STRIDE`, which costs a fraction of the full size.
+        A cell's location is the pyramid location under its centre.
+        """
+        batch, _, height, width = outputs.mask_features.shape
+        step = PROPOSAL_STRIDE // self.strides[0]
+        coarse = functional.avg_pool2d(outputs.mask_features, step)
+        padded = (height * self.strides[0], width * self.strides[0])
+        found = []
+        for maps, kernels in zip(outputs.features, outputs.kernels, strict=True):
+            grid = kernels.shape[-1]
+            squares, locations = _cell_geometry(grid, padded, (maps.shape[-2], maps.shape[-1]), maps.device)
+            boxes = []
+            for image in range(batch):
+                masks = self._draw(kernels[image].flatten(1), coarse[image]) > 0
+                drawn = boxes_of_masks(masks) * PROPOSAL_STRIDE
+                boxes.append(torch.where(masks.flatten(1).any(dim=1)[:, None], drawn, squares))
+            found.append(LevelProposals(torch.stack(boxes), locations))
+        return found
+
+    @torch.no_grad()
+    def propose(self, features: list[Tensor]) -> list[LevelProposals]:
+        return self.proposals(self._outputs(features, classify=False))
+
+
+def boxes_of_masks(masks: Tensor) -> Tensor:
+    """The tight boxes (N, 4), xyxy px, float32, of masks (N, H, W); zeros for an empty mask."""
+    boxes = []
+    for axis in (1, 2):  # over rows: the columns of each mask, then over columns: its rows
+        hit = masks.any(dim=axis)
+        length = hit.shape[1]
+        at = torch.arange(length, device=masks.device)
+        low = torch.where(hit, at, length).amin(dim=1) if len(masks) else at.new_zeros(0)
+        high = torch.where(hit, at + 1, 0).amax(dim=1) if len(masks) else at.new_zeros(0)
+        boxes += [torch.minimum(low, high), high]
+    return torch.stack([boxes[0], boxes[2], boxes[1], boxes[3]], dim=1).float()
+
+
+def _shrink(masks: Tensor, stride: int) -> Tensor:
+    """Masks (N, H, W) at 1/stride of the size, (N, H/stride, W/stride), float32 of 0 and 1."""
+    if not len(masks):
+        return masks.new_zeros(0, masks.shape[1] // stride, masks.shape[2] // stride, dtype=torch.float32)
+    small = functional.interpolate(masks[None].float(), scale_factor=1 / stride, mode="bilinear", align_corners=False)
+    return (small[0] >= 0.5).float()
+
+
+def _cell_geometry(
+    grid: int, padded: tuple[int, int], level: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Squares (S * S, 4), xyxy px, of a grid over an image of `padded` size, and the level's locations under them."""
+    index = torch.arange(grid, device=device)
+    row, column = index.repeat_interleave(grid), index.repeat(grid)
+    down, right = padded[0] / grid, padded[1] / grid
+    squares = torch.stack([column * right, row * down, (column + 1) * right, (row + 1) * down], dim=1).float()
+    y = ((row + 0.5) / grid * level[0]).long()
+    x = ((column + 0.5) / grid * level[1]).long()
+    return squares, y * level[1] + x
+
+
+@register("solov2")
+def build_solov2(params: ModelParams, num_classes: int, inference: InferenceParams) -> SOLOv2:
+    """SOLOv2 of the paper's sizes at `head_channels` 256, `head_convs` 4 and `mask_channels` 128.
+
+    `nms_threshold` has no meaning here: matrix NMS decays scores instead.
+    """
+    body = FineBody(params.backbone, frozen_stages=params.frozen_stages, frozen_batchnorm=params.frozen_batchnorm)
+    if params.weights != "none":
+        load_body(body, params.backbone, params.weights)
+    return SOLOv2(
+        FineExtractor(body, params.fpn_channels),
+        num_classes=num_classes,
+        channels=params.fpn_channels,
+        width=2 * params.head_channels,
+        convs=params.head_convs,
+        mask_width=params.mask_channels,
+        kernel_channels=2 * params.mask_channels,
+        score_threshold=inference.score_threshold,
+        pre_nms_top=inference.pre_nms_top,
+        max_detections=inference.max_detections,
+    )

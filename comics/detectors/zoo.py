@@ -1,0 +1,81 @@
+"""Facts about the detectors: parameters, operations, and speed on this machine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from comics.detectors.base import Detector, build, names
+from comics.params import ModelParams
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `measure` found.
+
+    Attributes:
+        name: of the detector.
+        parameters: trainable or not, without buffers.
+        gigaflops: floating-point operations of one image's raw outputs in units of 1e9, a multiply-add counted as two.
+        images_per_second: of the whole inference, masks included.
+        has_boxes: False when it predicts masks only.
+    """
+
+    name: str
+    parameters: int
+    gigaflops: float
+    images_per_second: float
+    has_boxes: bool
+
+
+def measure(name: str, model: ModelParams, size: int = 512, seconds: float = 2.0, device: str = "cpu") -> Facts:
+    """Facts about one detector, freshly initialised.
+
+    Args:
+        name: one of `comics.detectors.names()`.
+        model: sizes of the network; its weights are not read.
+        size: side of the square image in px, a multiple of 32.
+        seconds: how long to time it; at least three images are taken.
+        device: where.
+    """
+    torch.manual_seed(0)
+    detector = build(name, model.model_copy(update={"weights": "none"})).to(device).eval()
+    image = torch.rand(1, 3, size, size, device=device)
+    with torch.inference_mode():
+        counter = FlopCounterMode(display=False)
+        with counter:
+            detector(image)
+        rate = _rate(detector, image, seconds)
+    return Facts(
+        name=name,
+        parameters=sum(parameter.numel() for parameter in detector.parameters()),
+        gigaflops=counter.get_total_flops() / 1e9,
+        images_per_second=rate,
+        has_boxes=detector.predicts_boxes,
+    )
+
+
+def _rate(detector: Detector, image: torch.Tensor, seconds: float) -> float:
+    sizes = [(image.shape[-2], image.shape[-1])]
+    times: list[float] = []
+    detector.predict(detector(image), sizes)  # warm-up
+    while len(times) < 3 or sum(times) < seconds:
+        _synchronise(image.device)
+        start = time.perf_counter()
+        detector.predict(detector(image), sizes)
+        _synchronise(image.device)
+        times.append(time.perf_counter() - start)
+    return 1 / sorted(times)[len(times) // 2]
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure_all(model: ModelParams, size: int = 512, seconds: float = 2.0, device: str = "cpu") -> list[Facts]:
+    """`measure` of every detector that can be built."""
+    return [measure(name, model, size, seconds, device) for name in names()]

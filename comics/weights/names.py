@@ -1,0 +1,301 @@
+"""Names: which tensor of whose checkpoint is which tensor of ours.
+
+Four families of files are known. The mapping goes through regular expressions, one line a layer, so that the table can
+be read and checked against a file's list of names:
+
+- ``caffe2``: Detectron's and MSRA's pickles, ``res2_0_branch2a_w``. BGR images in 0-255, stride in the 1x1 convolution.
+- ``detectron2``: detectron2's model zoo and AdelaiDet, ``backbone.bottom_up.res2.0.conv1.weight``. The same images,
+  unless the file says otherwise; ``__author__: torchvision`` is its copy of torchvision's ResNet, and of its images.
+- ``torchvision``: ``layer1.0.conv1.weight`` or a whole ``maskrcnn_resnet50_fpn``. RGB images in 0-1, stride in the 3x3.
+- ``comics``: model.pt of a run, or what ``comics weights import`` and ``export`` wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from comics.detectors.base import PIXEL_MEAN, PIXEL_STD
+from comics.errors import UserError
+
+MSRA_MEAN_BGR = (103.53, 116.28, 123.675)  # of images in 0-255, with a deviation of 1
+BATCHNORM_EPS = 1e-5
+
+CLASS_LAYERS = re.compile(
+    r"^(head\.cls_logits|bottom\.semantic\.2|cell_head\.categories"
+    r"|roi_heads\.box_predictor\.(cls_score|bbox_pred)|roi_heads\.mask_predictor\.mask_fcn_logits)\.(weight|bias)$"
+)
+"""Layers of ours with one row (or four) a class."""
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint's tensors and the images they were trained on.
+
+    Attributes:
+        file: where it came from.
+        family: "caffe2", "detectron2", "torchvision" or "comics".
+        tensors: by the names of the file.
+        channel_order: "bgr" or "rgb".
+        pixel_mean: RGB, of images in [0, 1]; likewise `pixel_std`.
+        stride_in_1x1: where a bottleneck halves the resolution: in its first 1x1 convolution, or in the 3x3 one.
+    """
+
+    file: str
+    family: str
+    tensors: dict[str, Tensor]
+    channel_order: str = "rgb"
+    pixel_mean: tuple[float, ...] = PIXEL_MEAN
+    pixel_std: tuple[float, ...] = PIXEL_STD
+    stride_in_1x1: bool = False
+
+
+_FAMILIES = (
+    ("caffe2", re.compile(r"(^|_)branch2a_|^conv1_w$")),
+    ("detectron2", re.compile(r"(^|\.)(stem\.conv1|res2\.0\.conv1|fpn_lateral\d|proposal_generator|ins_head)\.")),
+    ("torchvision", re.compile(r"(^|\.)layer1\.0\.conv1\.weight$")),
+)
+
+
+def recognise(content: Any, file: str, channel_order: str = "auto") -> Checkpoint:
+    """Tell the family of a checkpoint from its content.
+
+    Args:
+        content: what `read_checkpoint` gave.
+        file: for messages.
+        channel_order: "bgr", "rgb", or "auto" for the family's own.
+
+    Raises:
+        UserError: it holds no tensors, or names of no known family.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{file}: expected a dictionary of arrays, found {type(content).__name__}.")
+    if "description" in content and "state_dict" in content:  # model.pt of a run
+        return Checkpoint(file, "comics", _tensors(content["state_dict"], file, inside="detector."))
+    metadata = content.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    if metadata.get("format") == "comics":
+        return Checkpoint(file, "comics", _tensors(content["model"], file, inside="detector."))
+
+    author = content.get("__author__")
+    holder = next(
+        (content[key] for key in ("model", "state_dict", "blobs") if isinstance(content.get(key), Mapping)), content
+    )
+    tensors = _tensors(holder, file)
+    family = next((name for name, sign in _FAMILIES if any(sign.search(key) for key in tensors)), "")
+    if not family:
+        known = ", ".join(list(tensors)[:3])
+        raise UserError(
+            f"{file}: the tensors' names ({known}, ...) are of no known family.",
+            "Known are detectron2's and AdelaiDet's checkpoints, Detectron's and torchvision's, and this project's.",
+        )
+    found = Checkpoint(file, family, tensors)
+    if family == "caffe2":
+        found.tensors = _unfold_batchnorm(tensors)
+    if family != "torchvision" and author != "torchvision":
+        found.channel_order, found.stride_in_1x1 = "bgr", True
+        _set_pixels(found, MSRA_MEAN_BGR, (1.0, 1.0, 1.0))
+    if "pixel_mean" in tensors and "pixel_std" in tensors:  # old detectron2 files say it themselves
+        mean, std = tensors["pixel_mean"].flatten().tolist(), tensors["pixel_std"].flatten().tolist()
+        if len(mean) == len(std) == 3:
+            found.channel_order = "bgr" if mean[0] < mean[2] else "rgb"
+            _set_pixels(found, mean, std)
+    if channel_order != "auto":
+        found.channel_order = channel_order
+    return found
+
+
+def _set_pixels(checkpoint: Checkpoint, mean: Any, std: Any) -> None:
+    """Set the pixel statistics from those of images in 0-255, in the file's channel order."""
+    step = -1 if checkpoint.channel_order == "bgr" else 1
+    checkpoint.pixel_mean = tuple(value / 255 for value in mean)[::step]
+    checkpoint.pixel_std = tuple(value / 255 for value in std)[::step]
+
+
+def _tensors(values: Any, file: str, inside: str = "") -> dict[str, Tensor]:
+    """The arrays among `values` as tensors, without wrappers' prefixes; only those `inside`, where there are any."""
+    found = {}
+    for key, value in values.items():
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=False))
+        if isinstance(key, str) and isinstance(value, Tensor):
+            found[key.removeprefix("module.")] = value
+    if inside and any(key.startswith(inside) for key in found):
+        found = {key.removeprefix(inside): value for key, value in found.items() if key.startswith(inside)}
+    if not found:
+        raise UserError(f"{file}: holds no arrays.", "Give a checkpoint file of a detector or a backbone.")
+    return found
+
+
+def _unfold_batchnorm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Detectron's files fold BatchNorm's statistics into its scale and offset: give each a mean and a deviation."""
+    found = {key: value for key, value in tensors.items() if not key.endswith("_momentum") and key != "weight_order"}
+    for key, value in tensors.items():
+        stem = key.removesuffix("_bn_s")
+        if stem != key and f"{stem}_bn_rm" not in tensors and f"{stem}_bn_running_mean" not in tensors:
+            found[f"{stem}_bn_running_mean"] = torch.zeros_like(value)
+            found[f"{stem}_bn_running_var"] = torch.full_like(value, 1 - BATCHNORM_EPS)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str], str]
+"""Pattern of the whole name in the file, our name (or how to make it; "" for a tensor without use here), and a note."""
+
+_BODY = "extractor.body"
+_FPN = "extractor.fpn"
+_IMAGENET = "the classifier of ImageNet"
+
+
+def _rules(*lines: tuple[Any, ...]) -> list[Rule]:
+    return [(re.compile(line[0]), line[1], line[2] if len(line) > 2 else "") for line in lines]
+
+
+def _third(start: str) -> Callable[[re.Match[str]], str]:
+    """Towers listed as convolution, normalisation, ReLU, ...: the position in the list to ours, (layer, part)."""
+    return lambda match: f"{start}.{int(match[1]) // 3}.{int(match[1]) % 3}.{match[2]}"
+
+
+_CAFFE2 = _rules(
+    (r"conv1_w", f"{_BODY}.conv1.weight"),
+    (r"conv1_b", "", "BatchNorm follows: the convolution has no offset"),
+    (r"res_conv1_bn_(\w+)", lambda match: f"{_BODY}.bn1.{_bn(match[1])}"),
+    (r"res(\d)_(\d+)_branch2([abc])_w", lambda match: f"{_block(match)}.conv{_abc(match)}.weight"),
+    (r"res(\d)_(\d+)_branch2([abc])_bn_(\w+)", lambda match: f"{_block(match)}.bn{_abc(match)}.{_bn(match[4])}"),
+    (r"res(\d)_(\d+)_branch1_w", lambda match: f"{_block(match)}.downsample.0.weight"),
+    (r"res(\d)_(\d+)_branch1_bn_(\w+)", lambda match: f"{_block(match)}.downsample.1.{_bn(match[3])}"),
+    (r"(fc1000|pred)_[wb]", "", _IMAGENET),
+)
+
+
+def _block(match: re.Match[str]) -> str:
+    return f"{_BODY}.layer{int(match[1]) - 1}.{match[2]}"
+
+
+def _abc(match: re.Match[str]) -> int:
+    return "abc".index(match[3]) + 1
+
+
+def _bn(name: str) -> str:
+    """Caffe2's name of a BatchNorm's tensor in PyTorch's words."""
+    words = {"s": "weight", "gamma": "weight", "b": "bias", "beta": "bias", "rm": "running_mean", "riv": "running_var"}
+    return words.get(name, name)
+
+
+_BACKBONE = r"(?:backbone\.)?(?:bottom_up\.)?"
+_DETECTRON2 = _rules(
+    (_BACKBONE + r"stem\.conv1\.weight", f"{_BODY}.conv1.weight"),
+    (_BACKBONE + r"stem\.conv1\.norm\.(\w+)", rf"{_BODY}.bn1.\1"),
+    (_BACKBONE + r"stem\.fc\.\w+", "", _IMAGENET),
+    (_BACKBONE + r"res(\d)\.(\d+)\.conv(\d)\.weight", lambda match: f"{_block(match)}.conv{match[3]}.weight"),
+    (_BACKBONE + r"res(\d)\.(\d+)\.conv(\d)\.norm\.(\w+)", lambda match: f"{_block(match)}.bn{match[3]}.{match[4]}"),
+    (_BACKBONE + r"res(\d)\.(\d+)\.shortcut\.weight", lambda match: f"{_block(match)}.downsample.0.weight"),
+    (_BACKBONE + r"res(\d)\.(\d+)\.shortcut\.norm\.(\w+)", lambda match: f"{_block(match)}.downsample.1.{match[3]}"),
+    (r"backbone\.top_block\.(p[67])\.(\w+)", rf"{_FPN}.\1.\2"),
+    (r"(.*\.)?anchor_generator\.cell_anchors\.\d+", "", "anchors are computed"),
+    (r"pixel_(mean|std)", "", "read as the statistics of the file's images"),
+)
+_TORCHVISION = _rules(
+    (r"(?:backbone\.body\.)?((?:conv1|bn1|layer\d)\..+)", rf"{_BODY}.\1"),
+    (r"fc\.\w+", "", _IMAGENET),
+)
+
+
+def _pyramid(finest: int) -> list[Rule]:
+    """FPN levels `finest` to 5, in detectron2's words and in torchvision's (whose first level is P2)."""
+    lines: list[tuple[str, str, str]] = []
+    for level in range(2, 6):
+        target = f".{level - finest}." if level >= finest else ""
+        note = "" if target else f"P{level} is not in this detector's pyramid"
+        for ours, theirs, modern in (("lateral", "fpn_lateral", "inner"), ("output", "fpn_output", "layer")):
+            to = rf"{_FPN}.{ours}{target}\1" if target else ""
+            lines.append((rf"backbone\.{theirs}{level}\.(\w+)", to, note))
+            lines.append((rf"backbone\.fpn\.{modern}_blocks\.{level - 2}\.(?:0\.)?(\w+)", to, note))
+    return _rules(*lines)
+
+
+_MASK_RCNN = _rules(
+    (r"proposal_generator\.rpn_head\.conv\.(\w+)", r"rpn.head.conv.0.0.\1"),
+    (r"proposal_generator\.rpn_head\.objectness_logits\.(\w+)", r"rpn.head.cls_logits.\1"),
+    (r"proposal_generator\.rpn_head\.anchor_deltas\.(\w+)", r"rpn.head.bbox_pred.\1"),
+    (r"roi_heads\.box_head\.fc1\.(\w+)", r"roi_heads.box_head.fc6.\1"),
+    (r"roi_heads\.box_head\.fc2\.(\w+)", r"roi_heads.box_head.fc7.\1"),
+    (r"roi_heads\.mask_head\.mask_fcn(\d)\.(\w+)", lambda m: f"roi_heads.mask_head.{int(m[1]) - 1}.0.{m[2]}"),
+    (r"roi_heads\.mask_head\.deconv\.(\w+)", r"roi_heads.mask_predictor.conv5_mask.\1"),
+    (r"roi_heads\.mask_head\.predictor\.(\w+)", r"roi_heads.mask_predictor.mask_fcn_logits.\1"),
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),  # torchvision before 0.13
+    (r"((?:rpn|roi_heads)\..+)", r"\1"),
+)
+_SOLOV2 = _rules(
+    (r"ins_head\.cate_tower\.(\d+)\.(\w+)", _third("cell_head.category_tower")),
+    (r"ins_head\.kernel_tower\.(\d+)\.(\w+)", _third("cell_head.kernel_tower")),
+    (r"ins_head\.cate_pred\.(\w+)", r"cell_head.categories.\1"),
+    (r"ins_head\.kernel_pred\.(\w+)", r"cell_head.kernels.\1"),
+    (r"mask_head\.convs_all_levels\.(\d)\.conv(\d)\.(\d)\.(\w+)", r"mask_branch.levels.\1.\2.\3.\4"),
+    (r"mask_head\.conv_pred\.(\d)\.(\w+)", r"mask_branch.mix.\1.\2"),
+)
+
+_FCOS = _rules(  # the towers are listed alike in both projects
+    (r"proposal_generator\.(?:fcos_head|MEInst_head)\.((?:cls|bbox|mask)_tower\.\d+\.\w+)", r"head.\1"),
+    (r"proposal_generator\.(?:fcos_head|MEInst_head)\.((?:cls_logits|bbox_pred|ctrness)\.\w+)", r"head.\1"),
+    (r"proposal_generator\.(?:fcos_head|MEInst_head)\.(scales\.\d\.scale)", r"head.\1"),
+)
+_BLENDMASK = _rules(
+    (r"top_layer\.(\w+)", r"attention.\1"),
+    (r"basis_module\.refine\.(\d)\.(\d)\.(\w+)", r"bottom.refine.\1.\2.\3"),
+    (r"basis_module\.tower\.([012])\.(\d)\.(\w+)", r"bottom.tower.\1.\2.\3"),
+    (r"basis_module\.tower\.4\.(\d)\.(\w+)", r"bottom.fine.\1.\2"),  # 3 doubles the size and has no weights
+    (r"basis_module\.tower\.5\.(\w+)", r"bottom.bases.\1"),
+    (r"basis_module\.seg_head\.([0134])\.(\w+)", lambda m: f"bottom.semantic.{int(m[1]) // 3}.{int(m[1]) % 3}.{m[2]}"),
+    (r"basis_module\.seg_head\.6\.(\w+)", r"bottom.semantic.2.\1"),
+)
+_HEADS: dict[str, list[Rule]] = {
+    "mask_rcnn": _MASK_RCNN,
+    "solov2": _SOLOV2,
+    "blendmask": [*_FCOS, *_BLENDMASK],
+}
+_FAMILY_RULES = {"caffe2": _CAFFE2, "detectron2": _DETECTRON2, "torchvision": _TORCHVISION}
+
+
+@cache
+def _table(detector: str, family: str) -> tuple[Rule, ...]:
+    pyramid = _pyramid(2 if detector == "solov2" else 3)
+    return (*_FAMILY_RULES[family], *pyramid, *_HEADS.get(detector, []))
+
+
+def rename(detector: str, family: str, source: str) -> tuple[str, str]:
+    """Our name of a file's tensor, and a note.
+
+    Args:
+        detector: the kind of detector that the tensors are for.
+        family: of the file.
+        source: the name in the file.
+
+    Returns:
+        The name in the detector's state dict ("" for a tensor without counterpart) and a note for the report.
+    """
+    if family == "comics":
+        return source, ""
+    for pattern, target, note in _table(detector, family):
+        match = pattern.fullmatch(source)
+        if match:
+            return (match.expand(target) if isinstance(target, str) else target(match)), note
+    return "", ""
+
+
+def class_rows(family: str, target: str, tensor: Tensor) -> tuple[Tensor, str]:
+    """The rows of a class layer in our order: the background comes first here, last or not at all in detectron2."""
+    if family != "detectron2" or not target.startswith("roi_heads."):
+        return tensor, ""
+    if "cls_score" in target:
+        return torch.cat([tensor[-1:], tensor[:-1]]), "background moved to the front"
+    rows = 4 if "bbox_pred" in target else 1
+    return torch.cat([torch.zeros_like(tensor[:rows]), tensor]), "background added, as zeros"

@@ -1,0 +1,181 @@
+"""Tensors of a checkpoint into a detector, with an account of every one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from comics.detectors.base import Detector
+from comics.errors import UserError
+from comics.weights.names import CLASS_LAYERS, Checkpoint, class_rows, recognise, rename
+from comics.weights.pickles import read_checkpoint
+
+STRIDES = "extractor.body.stride_in_1x1"  # the buffer that says where a bottleneck halves the resolution
+
+Status = Literal["used", "replaced", "mismatched", "skipped"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one tensor of the file.
+
+    Attributes:
+        source: its name in the file.
+        target: the name it has in the detector, or "" where it has no counterpart.
+        status: used; replaced (a class layer of another class count: the detector keeps its fresh one); mismatched
+            (another shape); skipped (no counterpart).
+        shape: in the file.
+        expected: in the detector.
+        note: why, or what was changed on the way.
+    """
+
+    source: str
+    target: str
+    status: Status
+    shape: tuple[int, ...]
+    expected: tuple[int, ...] | None = None
+    note: str = ""
+
+
+@dataclass
+class Report:
+    """The account of one import.
+
+    Attributes:
+        file: what was read.
+        family: whose form it has ("caffe2", "detectron2", "torchvision" or "comics").
+        detector: what it was read into.
+        channel_order: of the images that the file's first convolution expects; the import turns it to RGB.
+        pixel_mean: of the file, RGB, for images in [0, 1]; likewise `pixel_std`.
+        entries: one a tensor of the file, in its order.
+        missing: parameters and buffers of the detector that the file did not set.
+    """
+
+    file: str
+    family: str
+    detector: str
+    channel_order: str
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    stride_in_1x1: bool
+    entries: list[Entry] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def of(self, *statuses: Status) -> list[Entry]:
+        """The entries with one of `statuses`."""
+        return [entry for entry in self.entries if entry.status in statuses]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def transfer(detector: Detector, name: str, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], Report]:
+    """The tensors of `checkpoint` that `detector` (of the kind `name`) can take, under its own names.
+
+    Nothing is written into the detector. The first convolution's channels are turned to RGB, and the file's pixel mean
+    and deviation become the detector's, so that its images in [0, 1] mean what the file's meant.
+    """
+    state = detector.state_dict()
+    report = Report(
+        file=checkpoint.file,
+        family=checkpoint.family,
+        detector=name,
+        channel_order=checkpoint.channel_order,
+        pixel_mean=checkpoint.pixel_mean,
+        pixel_std=checkpoint.pixel_std,
+        stride_in_1x1=checkpoint.stride_in_1x1,
+    )
+    taken: dict[str, Tensor] = {}
+    for source, original in checkpoint.tensors.items():
+        target, note = rename(name, checkpoint.family, source)
+        tensor = original
+        if target and CLASS_LAYERS.search(target):
+            tensor, extra = class_rows(checkpoint.family, target, original)
+            note = note or extra
+        entry = _judge(source, target, note, tensor, original, state, taken)
+        if entry.status == "used":
+            if target.endswith("conv1.weight") and tensor.ndim == 4 and tensor.shape[1] == 3:
+                tensor, entry = _to_rgb(tensor, entry, checkpoint.channel_order)
+            taken[target] = tensor.to(state[target].dtype).contiguous()
+        report.entries.append(entry)
+    if checkpoint.family != "comics" and taken:
+        taken["pixel_mean"] = torch.tensor(checkpoint.pixel_mean).view_as(state["pixel_mean"])
+        taken["pixel_std"] = torch.tensor(checkpoint.pixel_std).view_as(state["pixel_std"])
+        taken[STRIDES] = torch.tensor(checkpoint.stride_in_1x1)
+    report.missing = [key for key in state if key not in taken and not key.endswith("num_batches_tracked")]
+    return taken, report
+
+
+def _judge(
+    source: str,
+    target: str,
+    note: str,
+    tensor: Tensor,
+    original: Tensor,
+    state: dict[str, Tensor],
+    taken: Iterable[str],
+) -> Entry:
+    shape = tuple(original.shape)
+    if not target:
+        return Entry(source, "", "skipped", shape, None, note or "no counterpart")
+    if target not in state:
+        return Entry(source, target, "skipped", shape, None, "the detector has no such tensor")
+    if target in taken:
+        return Entry(source, target, "skipped", shape, None, "another tensor of the file came first")
+    expected = tuple(state[target].shape)
+    if tuple(tensor.shape) == expected:
+        return Entry(source, target, "used", shape, expected, note)
+    if CLASS_LAYERS.search(target) and tensor.shape[1:] == state[target].shape[1:]:
+        return Entry(source, target, "replaced", shape, expected, "another number of classes")
+    return Entry(source, target, "mismatched", shape, expected, "another shape")
+
+
+def _to_rgb(tensor: Tensor, entry: Entry, order: str) -> tuple[Tensor, Entry]:
+    if order == "rgb":
+        return tensor, entry
+    turned = Entry(entry.source, entry.target, entry.status, entry.shape, entry.expected, "channels turned, BGR to RGB")
+    return tensor.flip(1), turned
+
+
+def read(path: str | os.PathLike[str], channel_order: str = "auto") -> Checkpoint:
+    """A checkpoint of any known family.
+
+    Args:
+        path: the file.
+        channel_order: "bgr", "rgb", or "auto" to take what its family uses.
+
+    Raises:
+        UserError: the file cannot be read, or holds no tensors.
+    """
+    return recognise(read_checkpoint(path), os.fspath(path), channel_order)
+
+
+def load_into(detector: Detector, name: str, path: str | os.PathLike[str], channel_order: str = "auto") -> Report:
+    """Initialise `detector` (of the kind `name`) from a checkpoint file; what the file lacks keeps its fresh values.
+
+    Raises:
+        UserError: the file cannot be read, or nothing in it fits.
+    """
+    taken, report = transfer(detector, name, read(path, channel_order))
+    require_used(report)
+    detector.load_state_dict(taken, strict=False)
+    return report
+
+
+def require_used(report: Report) -> None:
+    """Refuse a checkpoint of which nothing fits.
+
+    Raises:
+        UserError: the report has no used entry.
+    """
+    if not report.of("used"):
+        names = ", ".join(entry.source for entry in report.entries[:3]) or "none"
+        raise UserError(
+            f"{report.file}: none of its {len(report.entries)} tensors ({names}, ...) fits a {report.detector}.",
+            "Check that the file belongs to this detector or to its backbone, and the width of the run's model.",
+        )
