@@ -2,10 +2,283 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from comics.errors import UserError, did_you_mean
+from comics.params import SPLITS
+
+if TYPE_CHECKING:
+    from comics.data.convert import Progress, Report
+    from comics.params import CustomDataset, MiniDataset, OpenForensicsDataset
+
+DatasetArgument = Annotated[str | None, typer.Argument(help="A dataset of params.yaml; the one it uses by default.")]
+SplitOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be repeated.")]
+ParamsOption = Annotated[Path, typer.Option("--params", help="Where the datasets are described.")]
+RootOption = Annotated[Path, typer.Option("--root", help="Folder of all datasets.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse the first defect instead of repairing it.")]
+JobsOption = Annotated[int, typer.Option(min=1, help="How many at a time.")]
+
+PARAMS = Path("params.yaml")
+ROOT = Path("data")
+
+
+@contextmanager
+def _bars(in_bytes: bool = False) -> Iterator[Progress]:
+    """Progress bars with the time left, one a task, on a terminal; nothing in a log file."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TaskID,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    amount: list[ProgressColumn] = (
+        [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [TaskProgressColumn(), MofNCompleteColumn()]
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(task: str, done: int, total: int) -> None:
+            if task not in tasks:
+                tasks[task] = bars.add_task(task, total=total)
+            bars.update(tasks[task], completed=done, total=total)
+
+        yield progress
+
+
+def _dataset(name: str | None, params: Path) -> tuple[str, MiniDataset | OpenForensicsDataset | CustomDataset]:
+    from comics.params import load
+
+    loaded = load(params)
+    name = name or loaded.dataset
+    if name not in loaded.file.datasets:
+        raise UserError(f"{params}: datasets: there is no dataset '{name}'.", did_you_mean(name, loaded.file.datasets))
+    return name, loaded.file.datasets[name]
+
+
+def _splits(chosen: list[str] | None) -> list[str]:
+    for split in chosen or []:
+        if split not in SPLITS:
+            raise UserError(f"--split: there is no split '{split}'.", did_you_mean(split, SPLITS))
+    return [split for split in SPLITS if not chosen or split in chosen]
+
+
+def _show(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("split", "images", "Real", "Fake", "repairs", ""):
+        table.add_column(heading, justify="left" if heading in ("split", "") else "right")
+    for split, part in report.splits.items():
+        table.add_row(
+            split,
+            f"{part.images:,}",
+            f"{part.faces['Real']:,}",
+            f"{part.faces['Fake']:,}",
+            f"{sum(part.repairs.values()):,}",
+            "" if part.fresh else "was there already",
+        )
+    Console(highlight=False).print(table)
+    for split, part in report.splits.items():
+        for kind, count in part.repairs.items():
+            print(f"{split}: {count:,} x {part.changes[kind]['meaning']}, such as {part.changes[kind]['examples'][0]}")
+    print(f"Canonical COCO files and conversion.json are in {report.output}/<split>/.")
+
+
+def make(dataset: DatasetArgument = None, params: ParamsOption = PARAMS, root: RootOption = ROOT) -> None:
+    """Render the embedded dataset from its seed and convert it."""
+    from comics.data.openforensics import convert as convert_raw
+    from comics.params import MiniDataset
+
+    name, spec = _dataset(dataset, params)
+    if not isinstance(spec, MiniDataset):
+        raise UserError(f"{params}: datasets.{name}: is not made but fetched or given.", "Use fetch and convert.")
+    from comics.data.mini import make as render
+
+    with _bars() as progress:
+        render(spec, root / name / "raw", progress=progress)
+        report = convert_raw(root / name / "raw", root / name, progress=progress)
+    _show(report)
+
+
+def fetch(
+    dataset: DatasetArgument = None,
+    split: SplitOption = None,
+    jobs: JobsOption = 4,
+    discard_archives: Annotated[
+        bool, typer.Option("--discard-archives", help="Delete each split's archives once its images are extracted.")
+    ] = False,
+    params: ParamsOption = PARAMS,
+    root: RootOption = ROOT,
+) -> None:
+    """Download OpenForensics from its record and extract it; an interrupted fetch goes on where it was."""
+    from comics.data.extract import Bounds
+    from comics.data.openforensics import fetch as fetch_record
+    from comics.params import OpenForensicsDataset
+
+    name, spec = _dataset(dataset, params)
+    if not isinstance(spec, OpenForensicsDataset):
+        raise UserError(f"{params}: datasets.{name}: has no record to fetch.", "Use `comics data make` or `convert`.")
+    with _bars(in_bytes=True) as progress:
+        report = fetch_record(
+            root / name,
+            spec.record,
+            spec.base_url,
+            splits=_splits(split),
+            jobs=jobs,
+            bounds=Bounds(total=round(spec.archive_gb * 1e9), ratio=spec.archive_ratio),
+            discard_archives=discard_archives,
+            progress=progress,
+        )
+    if report.listed_by == "hand":
+        print(
+            "The record was not reached: the files put there by hand are taken, unverified but for their own checksums."
+        )
+    elif report.listed_by != "server":
+        print("The record was not reached: its earlier answer is used.")
+    print(f"{len(report.downloaded)} files downloaded.")
+    for part, count in report.extracted.items():
+        print(f"{part}: {f'{count:,} images extracted' if count else 'was extracted already'}.")
+    print(f"Next: comics data convert {name}")
+
+
+def convert(
+    dataset: DatasetArgument = None,
+    split: SplitOption = None,
+    strict: StrictOption = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out (and count) images that are not there.")
+    ] = False,
+    params: ParamsOption = PARAMS,
+    root: RootOption = ROOT,
+) -> None:
+    """Bring a dataset into canonical COCO form, repairing and reporting what is wrong."""
+    from comics.data.convert import convert_coco
+    from comics.data.openforensics import convert as convert_raw
+    from comics.params import CustomDataset
+
+    name, spec = _dataset(dataset, params)
+    chosen = _splits(split)
+    with _bars() as progress:
+        if isinstance(spec, CustomDataset):
+            report = convert_coco(
+                {part: Path(path) for part, path in spec.annotations.items() if part in chosen},
+                {part: Path(path) for part, path in spec.images.items()},
+                root / name,
+                frame_step=spec.frame_step,
+                strict=strict,
+                allow_missing=allow_missing,
+                progress=progress,
+            )
+        else:
+            report = convert_raw(
+                root / name / "raw",
+                root / name,
+                splits=chosen,
+                strict=strict,
+                allow_missing=allow_missing,
+                progress=progress,
+            )
+    _show(report)
+
+
+def verify(
+    dataset: DatasetArgument = None,
+    split: SplitOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Differing counts are an error, too.")] = False,
+    jobs: JobsOption = 4,
+    params: ParamsOption = PARAMS,
+    root: RootOption = ROOT,
+) -> None:
+    """Check counts, images and duplicates of a converted dataset; write its card and figure."""
+    from comics.data.openforensics import PAPER_COUNTS
+    from comics.data.verify import CARD_NAME, FIGURE_NAME
+    from comics.data.verify import verify as check
+    from comics.params import MiniDataset, OpenForensicsDataset
+
+    name, spec = _dataset(dataset, params)
+    expected = {}
+    if isinstance(spec, OpenForensicsDataset):
+        expected = PAPER_COUNTS
+    elif isinstance(spec, MiniDataset):
+        expected = {part: {"images": getattr(spec, part)} for part in SPLITS}
+    with _bars() as progress:
+        result = check(root / name, expected, splits=_splits(split) if split else None, jobs=jobs, progress=progress)
+    for part, statistics in result.splits.items():
+        faces = ", ".join(f"{count:,} {kind}" for kind, count in statistics.faces.items())
+        print(f"{part}: {statistics.images:,} images, {faces}")
+    for difference in result.differences:
+        print(f"{difference.split}: {difference.found:,} {difference.what}, expected {difference.expected:,}")
+    print(f"{len(result.duplicates)} groups of equal images, {len(result.leaks)} across training and test.")
+    print(f"Card: {root / name / CARD_NAME}, figure: {root / name / FIGURE_NAME}")
+    problems = result.problems
+    if strict:
+        problems += [f"{d.split}: {d.found:,} {d.what} instead of {d.expected:,}" for d in result.differences]
+    if problems:
+        raise UserError(f"{root / name}: {'; '.join(problems)}.", f"All are listed in {root / name / CARD_NAME}.")
+
+
+def perturb(
+    dataset: DatasetArgument = None,
+    source: Annotated[str, typer.Option("--from", help="Split to perturb.")] = "test_dev",
+    target: Annotated[str, typer.Option("--to", help="Split to write.")] = "test_challenge",
+    into: Annotated[str | None, typer.Option(help="Dataset to write into; the same by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides, with each image's name, what happens to it.")] = 0,
+    level: Annotated[int | None, typer.Option(min=1, max=4, help="1 to 4; drawn for every image by default.")] = None,
+    geometry: Annotated[bool, typer.Option("--geometry", help="Also flip, rotate or bend images and masks.")] = False,
+    png: Annotated[bool, typer.Option("--png", help="Write PNG instead of JPEG of quality 95.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a split that is there.")] = False,
+    jobs: JobsOption = 2,
+    root: RootOption = ROOT,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Make a test-challenge split from another split, the same for the same seed."""
+    from comics.data.perturbed import REPORT_NAME, perturb_split
+
+    name = dataset or _dataset(None, params)[0]
+    for option, split in (("--from", source), ("--to", target)):
+        if split not in SPLITS:
+            raise UserError(f"{option}: there is no split '{split}'.", did_you_mean(split, SPLITS))
+    output = root / (into or name) / target
+    if output.exists() and not overwrite:
+        raise UserError(f"{output}: is there already.", "Add --overwrite, or write into another dataset with --into.")
+    with _bars() as progress:
+        report = perturb_split(
+            root / name / source / "annotations.json", output, seed, level, geometry, png, jobs, progress
+        )
+    print(f"{output}: {report.images:,} images, {report.faces:,} faces, {report.lost:,} left the picture.")
+    used = ", ".join(f"{operation} {count:,}" for operation, count in report.operations.most_common(8))
+    print(f"Most used: {used}. All are in {output / REPORT_NAME}.")
+
+
+def examples(
+    image: Annotated[Path, typer.Argument(help="Any photograph.")],
+    output: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("docs/images/perturbations"),
+) -> None:
+    """One example picture of every perturbation."""
+    from comics.data.perturbed import write_examples
+
+    print(f"{output}: {len(write_examples(image, output))} pictures.")
 
 
 def register(root: typer.Typer) -> None:
     """Add the ``data`` group to the command line."""
     data = typer.Typer(help="Make, fetch, convert, verify and perturb datasets.", no_args_is_help=True)
+    for command in (make, fetch, convert, verify, perturb, examples):
+        data.command()(command)
     root.add_typer(data, name="data")

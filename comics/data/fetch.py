@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 from comics.data.convert import Progress, silent
 from comics.errors import UserError
@@ -231,16 +232,19 @@ class ResumingDownload:
                     f"bytes {start}-"
                 )
                 done = start if resumed else 0  # a server that knows no ranges sends everything again
-                with self.part.open("ab" if resumed else "wb") as file:
-                    for block in answer.iter_content(_BLOCK):
-                        file.write(block)
+                # Unbuffered, and by what each read gives: bytes that have come are kept when line or process break off.
+                with self.part.open("ab" if resumed else "wb", buffering=0) as file:
+                    while block := answer.raw.read1(_BLOCK):
+                        rest = memoryview(block)
+                        while rest:
+                            rest = rest[file.write(rest) :]
                         done += len(block)
                         self._progress(self.file.name, min(done, self.file.size), self.file.size)
                         if self._stop.is_set():
                             raise Interrupted
                         if done > self.file.size:
                             break
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
             return f"{url} broke off ({_cause(error)})"
         if done > self.file.size:
             self.part.unlink()

@@ -133,9 +133,8 @@ def select(names: Iterable[str], split: str, where: str) -> SplitFiles:
     parts = [number for number in sorted(found) if number]
     for number in range(1, max(parts, default=0)):
         if number not in found and not (number == 1 and 0 in found):
-            raise UserError(
-                f"{where}: part {number} of {own} is missing ({found[parts[-1]]} is there).", "Put it there."
-            )
+            last = found[parts[-1]]
+            raise UserError(f"{where}: part {number} of {own} is missing, though {last} is there.", "Put it there.")
     return SplitFiles(annotation_name(split), tuple(found[number] for number in sorted(found)))
 
 
