@@ -128,6 +128,13 @@ class InferenceParams(Block):
     batch_size: int = Field(8, ge=1)
 
 
+PUBLISHED_INFERENCE: dict[str, dict[str, Any]] = {
+    "mask_rcnn": {"nms_threshold": 0.5},
+    "solov2": {"score_threshold": 0.1, "pre_nms_top": 500},
+}
+"""Where a detector's published inference differs from the defaults of `InferenceParams`, which are FCOS's."""
+
+
 class TrainingParams(Block):
     """The optimisation. The defaults are the paper's; where it is silent, its authors' code's (docs/fidelity.md)."""
 
@@ -256,6 +263,15 @@ class RunParams(Block):
     attention: AttentionParams = AttentionParams()
     objective: ObjectiveParams = ObjectiveParams()
     seeds: list[Annotated[int, Field(ge=0)]] = Field([], description="Seeds of this run; empty: those of the file.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_inference(cls, data: Any) -> Any:
+        """What a run does not state about inference is its detector's published setting."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("inference", {}), Mapping):
+            return data
+        published = PUBLISHED_INFERENCE.get(str(data.get("detector")), {})
+        return {**data, "inference": {**published, **data.get("inference", {})}} if published else data
 
     @model_validator(mode="after")
     def _check(self) -> RunParams:

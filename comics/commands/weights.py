@@ -101,13 +101,16 @@ def import_weights(
     print(f"{output}: {len(report.of('used'))} of {len(report.entries)} tensors. In params.yaml: weights: {output}")
 
 
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(str(length) for length in shape) or "scalar"
+
+
 def _show(report: Report, verbose: bool) -> None:
     for entry in report.entries:
         if verbose or entry.status != "used":
-            shape = "x".join(map(str, entry.shape)) or "scalar"
-            expected = (
-                f" (here {'x'.join(map(str, entry.expected))})" if entry.status in ("replaced", "mismatched") else ""
-            )
+            shape = _times(entry.shape)
+            misfit = entry.status in ("replaced", "mismatched") and entry.expected is not None
+            expected = f" (here {_times(entry.expected or ())})" if misfit else ""
             target = f" -> {entry.target}" if entry.target else ""
             print(
                 f"{entry.status:<10} {entry.source}{target} {shape}{expected}{': ' if entry.note else ''}{entry.note}"

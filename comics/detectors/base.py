@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from comics.errors import UserError, did_you_mean
-from comics.params import InferenceParams, ModelParams
+from comics.params import PUBLISHED_INFERENCE, InferenceParams, ModelParams
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB, as torchvision's weights expect
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -213,7 +213,9 @@ def build(
     file = model_params.weights if model_params.weights not in ("none", "imagenet") else ""
     if file:
         model_params = model_params.model_copy(update={"weights": "none"})
-    detector = _BUILDERS[name](model_params, num_classes, inference or InferenceParams())
+    detector = _BUILDERS[name](
+        model_params, num_classes, inference or InferenceParams(**PUBLISHED_INFERENCE.get(name, {}))
+    )
     if file:
         from comics.weights.transfer import load_into  # here, because it imports this module
 
