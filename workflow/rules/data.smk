@@ -14,8 +14,6 @@ rule make_dataset:
         "logs/{dataset}/make_dataset.tsv"
     wildcard_constraints:
         dataset=datasets_of("mini"),
-    conda:
-        "comics"
     params:
         block=dataset_block,
     message:
@@ -33,8 +31,6 @@ rule fetch_dataset:
     wildcard_constraints:
         dataset=datasets_of("openforensics"),
     retries: 3
-    conda:
-        "comics"
     params:
         block=dataset_block,
     message:
@@ -58,8 +54,6 @@ rule convert_dataset:
         "logs/{dataset}/convert_dataset.tsv"
     wildcard_constraints:
         dataset=datasets_of("openforensics"),
-    conda:
-        "comics"
     params:
         block=dataset_block,
     message:
@@ -83,8 +77,6 @@ rule convert_own_dataset:
         "logs/{dataset}/convert_own_dataset.tsv"
     wildcard_constraints:
         dataset=datasets_of("coco"),
-    conda:
-        "comics"
     params:
         block=dataset_block,
     message:

@@ -12,8 +12,6 @@ rule predict:
         f"{LOG_FOLDER}/predict_{{split}}.log",
     benchmark:
         f"{LOG_FOLDER}/predict_{{split}}.tsv"
-    conda:
-        "comics"
     threads: 8
     resources:
         gpu=1,
@@ -38,8 +36,6 @@ rule evaluate:
         f"{LOG_FOLDER}/evaluate_{{split}}.log",
     benchmark:
         f"{LOG_FOLDER}/evaluate_{{split}}.tsv"
-    conda:
-        "comics"
     message:
         "Evaluate {wildcards.run}, seed {wildcards.seed}, on {wildcards.split}"
     shell:

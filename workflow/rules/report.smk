@@ -18,8 +18,6 @@ rule table:
         "logs/reports/{table}.log",
     wildcard_constraints:
         table="|".join(PARAMS.tables) or "(?!)",
-    conda:
-        "comics"
     params:
         block=lambda wildcards: plan.block_of(PARAMS, "tables", wildcards.table),
     message:
@@ -45,8 +43,6 @@ rule figure:
         "logs/reports/{figure}.log",
     wildcard_constraints:
         figure="|".join(PARAMS.figures) or "(?!)",
-    conda:
-        "comics"
     params:
         block=lambda wildcards: plan.block_of(PARAMS, "figures", wildcards.figure),
     message:

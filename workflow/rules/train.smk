@@ -14,8 +14,6 @@ rule train:
         f"{LOG_FOLDER}/train.log",
     benchmark:
         f"{LOG_FOLDER}/train.tsv"
-    conda:
-        "comics"
     threads: 8
     resources:
         gpu=1,
