@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.error import URLError
 
 import torch
@@ -33,8 +32,9 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
         return norm(conv(x))
     if isinstance(norm, nn.BatchNorm2d) and (norm.training or norm.running_var is None):
         return norm(conv(x))
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale  # type: ignore[operator]
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    shift = norm.bias - mean * scale
     if conv.bias is not None:
         shift = shift + conv.bias * scale
     weight = conv.weight * scale.view(-1, 1, 1, 1)
@@ -104,8 +104,8 @@ class ResNetBody(ResNet):
         self.register_buffer("stride_in_1x1", torch.tensor(False))
 
     def place_strides(self, in_1x1: bool) -> None:
-        """Let bottlenecks halve the resolution in their first 1x1 convolution (MSRA's ResNet, and all detectron2 weights
-        that started from it) or in the 3x3 one (torchvision's)."""
+        """Let bottlenecks halve the resolution in their first 1x1 convolution (MSRA's ResNet, and all detectron2
+        weights that started from it) or in the 3x3 one (torchvision's)."""
         self.stride_in_1x1.fill_(in_1x1)
         for stage in (self.layer2, self.layer3, self.layer4):
             if isinstance(stage[0], Bottleneck):
@@ -182,49 +182,17 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def build_extractor(params: ModelParams) -> ResNetFPN:
-    """The extractor that `params` describes, with the backbone's initial weights.
+    """The extractor that `params` describes, with torchvision's ImageNet weights where it says `weights: imagenet`.
+
+    A file of weights is loaded into the whole detector, by `comics.detectors.build`.
 
     Raises:
-        UserError: the weights cannot be had, or do not fit.
+        UserError: the ImageNet weights cannot be had.
     """
     body = ResNetBody(params.backbone, frozen_stages=params.frozen_stages, frozen_batchnorm=params.frozen_batchnorm)
-    if params.weights != "none":
-        load_body(body, params.backbone, params.weights)
+    if params.weights == "imagenet":
+        body.load_state_dict(_imagenet(params.backbone), strict=False)  # without its classifier
     return ResNetFPN(body, params.fpn_channels)
-
-
-def load_body(body: ResNetBody, name: str, weights: str) -> None:
-    """Load `weights` into `body`.
-
-    Args:
-        weights: `imagenet`, torchvision's own from its cache or the network, or the path of a state dict (.pth, .pt or
-            .safetensors) with torchvision's names or those of one of our checkpoints.
-
-    Raises:
-        UserError: as `build_extractor`.
-    """
-    state = _imagenet(name) if weights == "imagenet" else _read_state(Path(weights))
-    prefix = next((mark for mark in ("detector.extractor.body.", "extractor.body.", "body.") if _has(state, mark)), "")
-    chosen = {
-        key.removeprefix(prefix): value
-        for key, value in state.items()
-        if key.startswith(prefix) and not key.removeprefix(prefix).startswith("fc.")
-    }
-    own = body.state_dict()
-    optional = ("num_batches_tracked", "stride_in_1x1")
-    missing = [key for key in own if key not in chosen and not key.endswith(optional)]
-    misfit = [key for key in own if key in chosen and own[key].shape != chosen[key].shape]
-    if missing or misfit:
-        what = f"lacks {missing[0]}" if missing else f"has another shape of {misfit[0]}"
-        raise UserError(
-            f"model.weights: {weights} {what} ({len(missing)} missing, {len(misfit)} of another shape).",
-            f"Give weights of a {name}, under torchvision's names.",
-        )
-    body.load_state_dict(chosen, strict=False)
-
-
-def _has(state: Mapping[str, Any], prefix: str) -> bool:
-    return f"{prefix}conv1.weight" in state
 
 
 def _imagenet(name: str) -> Mapping[str, Tensor]:
@@ -237,23 +205,3 @@ def _imagenet(name: str) -> Mapping[str, Tensor]:
             f"Fetch {weights.url} elsewhere, copy it here, and write its path as `weights:` under `models:` in "
             "params.yaml; or write `weights: none` to train from scratch.",
         ) from None
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    remedy = "Give `none`, `imagenet` or the path of a state dict (.pth or .safetensors)."
-    if not path.is_file():
-        raise UserError(f"model.weights: {path}: no such file.", remedy)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"model.weights: {path} cannot be read ({error}).", remedy) from None
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"model.weights: {path} is not a state dict.", remedy)
-    return content

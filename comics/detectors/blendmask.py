@@ -111,7 +111,7 @@ def mask_targets(targets: Sequence[Target], size: int) -> Tensor:
 def blend(bases: Tensor, attention: Tensor) -> Tensor:
     """Mask logits (N, R, R) from cropped bases (N, K, R, R) and attention maps (N, K * M * M); equation 3."""
     count, kinds, side, _ = bases.shape
-    maps = attention.float().view(count, kinds, ATTENTION, ATTENTION)
+    maps = attention.to(bases.dtype).view(count, kinds, ATTENTION, ATTENTION)
     weights = functional.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False).softmax(dim=1)
     return (bases * weights).sum(dim=1)
 

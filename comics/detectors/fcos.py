@@ -63,11 +63,14 @@ class Scale(nn.Module):
 
 
 def tower(in_channels: int, channels: int, convs: int) -> nn.Sequential:
-    """`convs` times a 3x3 convolution, GroupNorm (32 groups where they divide `channels`) and ReLU."""
+    """`convs` times a 3x3 convolution, GroupNorm and ReLU.
+
+    The paper's 32 groups; fewer in narrow towers, because a group of one channel is empty on a map of one cell.
+    """
     layers: list[nn.Module] = []
     for index in range(convs):
         conv = nn.Conv2d(in_channels if index == 0 else channels, channels, 3, padding=1)
-        layers += [conv, nn.GroupNorm(math.gcd(32, channels), channels), nn.ReLU(inplace=True)]
+        layers += [conv, nn.GroupNorm(math.gcd(32, channels // 2), channels), nn.ReLU(inplace=True)]
     return initialise(nn.Sequential(*layers))
 
 
@@ -210,7 +213,7 @@ class Matches(NamedTuple):
         faces: (P,) index of the matched face in the concatenation of the images' targets.
         distances: (P, 4) to its sides, in strides.
         centerness: (P,) equation 3 of the FCOS paper.
-        count: positives, the mean over ranks, at least 1.
+        positives: their number, the mean over ranks, at least 1.
         weight: sum of `centerness`, the mean over ranks, not zero.
         grid: the locations.
     """
@@ -221,7 +224,7 @@ class Matches(NamedTuple):
     faces: Tensor
     distances: Tensor
     centerness: Tensor
-    count: Tensor
+    positives: Tensor
     weight: Tensor
     grid: Grid
 
@@ -275,7 +278,7 @@ def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """1 - GIoU (Rezatofighi et al., CVPR 2019) of two boxes around one point.
 
     As in the published FCOS implementation, intersection and union are raised by 1 in the IoU (in the unit of the
-    distances, square strides), so that an empty prediction has a gradient.
+    distances, square strides), which bounds the gradient of small boxes.
 
     Args:
         predicted, target: (P, 4) distances to left, top, right and bottom.
@@ -400,7 +403,7 @@ class FCOSDetector(Detector):
             faces=faces + (counts.cumsum(0) - counts)[images],
             distances=distances / grid.strides[locations][:, None],
             centerness=centerness,
-            count=mean_over_ranks(torch.tensor(float(len(images)), device=grid.points.device)).clamp(min=1.0),
+            positives=mean_over_ranks(torch.tensor(float(len(images)), device=grid.points.device)).clamp(min=1.0),
             weight=mean_over_ranks(centerness.sum()).clamp(min=1e-6),
             grid=grid,
         )
@@ -415,9 +418,9 @@ class FCOSDetector(Detector):
         box = (giou_loss(predicted, matches.distances) * matches.centerness).sum()
         central = functional.binary_cross_entropy_with_logits(centerness, matches.centerness, reduction="sum")
         return {
-            "class": sigmoid_focal_loss(logits, onehot, alpha=0.25, gamma=2.0, reduction="sum") / matches.count,
+            "class": sigmoid_focal_loss(logits, onehot, alpha=0.25, gamma=2.0, reduction="sum") / matches.positives,
             "box": box / matches.weight,
-            "centerness": central / matches.count,
+            "centerness": central / matches.positives,
         }
 
     # inference
