@@ -57,3 +57,18 @@ def fabricate_dataset(params: Params, folder: Path) -> None:
         content = {"images": [], "annotations": [], "categories": categories}
         path = folder / "data" / params.dataset / split / "annotations.json"
         write_json(path, content)
+
+
+def fabricate(params: Params, folder: Path) -> None:
+    """Everything that the whole workflow makes before it renders, for every run that is trained."""
+    fabricate_dataset(params, folder)
+    for run in dict.fromkeys(map(params.canonical, params.runs)):
+        for seed in params.seeds(run):
+            fabricate_scores(params, folder, run, seed)
+            resolved = params.resolve(run, seed)
+            (folder / resolved.folder / "model.pt").write_bytes(b"weights")
+            write_json(folder / resolved.folder / "run.json", {"digest": resolved.digest})
+            for split in TEST_SPLITS:
+                path = folder / resolved.folder / f"{split}.detections.json"
+                write_json(path, [])
+                write_sidecar(path, {"run": run, "split": split, "seed": seed, "digest": resolved.digest})

@@ -1,0 +1,89 @@
+"""Files that must agree with each other, and the set-up script."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from fabricate import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
+
+from comics.params import json_schema
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def test_the_json_schema_is_that_of_the_code() -> None:
+    stored = json.loads((ROOT / "workflow/schemas/params.schema.json").read_text())
+    assert stored == json_schema(), "make schema"
+
+
+def test_conda_pins_are_those_of_pyproject() -> None:
+    *packages, inner = YAML(typ="safe").load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert packages[0] == f"python{PROJECT['requires-python']}"
+    expected = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    assert inner["pip"] == [*expected, "-e ."]
+
+
+def locked() -> dict[str, list[str]]:
+    """Versions by package; several where they differ by Python version or platform."""
+    versions: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^ ;\\]+)", LOCK, re.MULTILINE):
+        versions.setdefault(canonicalize_name(name), []).append(version)
+    return versions
+
+
+def test_the_lock_serves_pyproject() -> None:
+    versions = locked()
+    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+        requirement = Requirement(text)
+        found = versions.get(canonicalize_name(requirement.name))
+        assert found, f"{text} is not in requirements.lock: make lock"
+        assert all(requirement.specifier.contains(version) for version in found), (text, found)
+    # The build backend is installed from the lock as well: set-up builds without isolation.
+    assert "setuptools" in versions
+
+
+def test_the_lock_is_hashed_and_names_no_host() -> None:
+    entries = re.split(r"^(?=[A-Za-z0-9])", LOCK, flags=re.MULTILINE)[1:]
+    assert len(entries) > 100
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert not re.search(r"https?://|^--|@ *file:", LOCK, re.MULTILINE)
+
+
+def test_setup_names_an_unsuitable_python(tmp_path: Path) -> None:
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(old), "VENV": str(tmp_path / "venv")}
+    done = subprocess.run(["sh", "scripts/setup.sh"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert str(old) in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize("target", ["setup", "demo", "test"])
+def test_make_sets_up_first_and_once(target: str, tmp_path: Path) -> None:
+    def plan() -> str:
+        command = ["make", "--dry-run", target, f"VENV={tmp_path}/venv"]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    assert "scripts/setup.sh" in plan()
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/.ready").touch()
+    assert "scripts/setup.sh" not in plan()
+
+
+def test_the_license_is_apache_2() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())["license"] == PROJECT["license"] == "Apache-2.0"

@@ -1,0 +1,119 @@
+"""What a table or figure is made from, and the scores that DVC shows."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from conftest import edit
+from fabricate import fabricate_scores
+
+from comics.errors import UserError
+from comics.files import read_json
+from comics.params import load
+from comics.pipeline import demo, mean_scores, print_summary, write_metrics
+from comics.plan import figure_files, runs_of, score_files, table_files, write_inputs
+
+
+def test_runs_that_are_the_same_are_one(project: Path) -> None:
+    params = load("params.yaml")
+    assert params.canonical("temperature_07") == params.canonical("weights_05_01_01") == "comics"
+    files = score_files(params, ["comics", "temperature_07", "da"], ["test_dev"])
+    comics, da = "results/mini/comics/seed0/test_dev.csv", "results/mini/da/seed0/test_dev.csv"
+    assert files == [comics, f"{comics}.meta.json", da, f"{da}.meta.json"]
+    assert runs_of(params, ["table_viii"]) == {"temperature_007", "temperature_02", "comics"}
+
+
+def test_every_seed_counts(project: Path) -> None:
+    edit(project / "params.yaml", "\nseeds: [0]", "\nseeds: [3, 4]")
+    files = score_files(load("params.yaml"), ["da"], ["test_dev", "test_challenge"])
+    assert len(files) == 8
+    assert "results/mini/da/seed4/test_challenge.csv" in files
+
+
+def test_optional_rows_count_where_results_exist_or_are_made_anyway(project: Path) -> None:
+    params = load("params.yaml")
+    assert table_files(params, "table_ii") == []
+    assert len(table_files(params, "table_ii", made={"blendmask", "da"})) == 2  # scores and sidecar
+    fabricate_scores(params, project, "comics")
+    files = figure_files(params, "figure_9", made={"blendmask"})
+    assert [file for file in files if file.endswith(".csv")] == [
+        f"results/mini/{run}/seed0/test_dev.csv" for run in ("blendmask", "comics")
+    ]
+
+
+def inputs(project: Path) -> dict[str, str]:
+    write_inputs(load("params.yaml"), project / "reports/inputs")
+    return {path.stem: path.read_text() for path in (project / "reports/inputs").glob("*/*.json")}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def test_inputs_change_for_what_is_drawn_otherwise_alone(made_project: Path) -> None:
+    params = made_project / "params.yaml"
+    before = inputs(made_project)
+    assert before.keys() == {*load("params.yaml").tables, *load("params.yaml").figures}
+
+    edit(
+        params,
+        "    split: test_dev\n    table: table_ii\n",
+        "    split: test_dev\n    table: table_ii\n    x: oLRP_FP\n",
+    )
+    after = inputs(made_project)
+    assert changed(before, after) == {"figure_9"}
+
+    edit(params, "temperature: 0.07", "temperature: 0.08")
+    before, after = after, inputs(made_project)
+    assert changed(before, after) == {"table_viii"}
+
+    scores = made_project / "results/mini/coarse/seed0/test_dev.csv"
+    scores.write_text(scores.read_text() + "\n")
+    before, after = after, inputs(made_project)
+    assert changed(before, after) == {"table_v"}
+
+    text = params.read_text()
+    params.write_text(text[: text.index("  figure_11:")])
+    before, after = after, inputs(made_project)
+    assert changed(before, after) == {"figure_11"}
+    assert not (made_project / "reports/inputs/figures/figure_11.json").exists()
+
+
+def test_metrics_hold_current_results_only(made_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, scores = Path("reports/metrics"), Path("reports/scores.csv")
+    params = load("params.yaml")
+    count = write_metrics(params, folder, scores)
+    assert count == len({params.canonical(run) for run in params.runs})
+    with open("results/mini/da/seed0/test_dev.csv", newline="") as file:
+        expected = float(next(csv.DictReader(file))["AP"])
+    assert read_json(folder / "da.json")["test_dev"]["detection"]["AP"] == expected
+    print_summary(params, "table_iv")
+    shown = capsys.readouterr().out
+    assert f"{100 * expected:.1f}" in shown
+    assert "comics" in shown
+    assert "mask_rcnn" not in shown
+
+    edit(made_project / "params.yaml", "da:         {title: BlendMask + DA,", "da: {training: {lr: 0.5},")
+    assert write_metrics(load("params.yaml"), folder, scores) == count - 1
+    assert not (folder / "da.json").exists()
+    assert "\nda," not in scores.read_text()
+
+
+def test_metrics_average_over_seeds(project: Path) -> None:
+    edit(project / "params.yaml", "\nseeds: [0]", "\nseeds: [0, 1]")
+    params = load("params.yaml")
+    values = []
+    for seed in (0, 1):
+        path, _ = fabricate_scores(params, project, "da", seed)
+        with path.open(newline="") as file:
+            values.append(float(next(csv.DictReader(file))["oLRP"]))
+    assert mean_scores(params, ("oLRP",))["da"]["test_dev"]["detection"]["oLRP"] == pytest.approx(sum(values) / 2)
+
+
+def test_the_demo_refuses_a_dataset_that_takes_days(project: Path) -> None:
+    edit(project / "params.yaml", "\ndataset: mini ", "\ndataset: openforensics ")
+    with pytest.raises(UserError, match=r"params\.yaml: dataset: .*openforensics") as error:
+        demo(load("params.yaml"))
+    assert "dataset: mini" in error.value.remedy

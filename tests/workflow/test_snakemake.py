@@ -1,0 +1,72 @@
+"""What Snakemake plans, and when it plans nothing. Training itself is tested in tests/end_to_end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import Run, edit, planned
+
+TABLE = "reports/table_iv.tex"
+
+
+def test_a_fresh_project_plans_every_distinct_run_once(project: Path, run: Run) -> None:
+    done = run("snakemake", "-n", TABLE, cwd=project)
+    assert "profiles/default" in done.stdout  # hence neither --cores nor --resources is needed
+    assert planned(done.stdout) == {"make_dataset": 1, "train": 8, "predict": 16, "evaluate": 16, "table": 1}
+    # Table V shares two of its seven runs with Table IV; Figure 9 draws, of Table II, only what is made anyway.
+    # The flags as the README has them: targets before --resources, which takes all words after it.
+    targets = [TABLE, "reports/table_v.tex", "reports/figures/figure_9.png"]
+    done = run("snakemake", "-n", "--cores", "1", *targets, "--resources", "gpu=1", cwd=project)
+    expected = {"make_dataset": 1, "train": 13, "predict": 26, "evaluate": 26, "table": 2, "figure": 1}
+    assert planned(done.stdout) == expected
+
+
+def test_only_what_changed_is_planned(made_project: Path, run: Run) -> None:
+    params, annotations = made_project / "params.yaml", made_project / "data/mini/train/annotations.json"
+
+    def plan() -> dict[str, int]:
+        return planned(run("snakemake", "-n", TABLE, cwd=made_project).stdout)
+
+    for suffix in ("tex", "csv", "md"):
+        (made_project / TABLE).with_suffix(f".{suffix}").write_text("made")
+    run("snakemake", "--touch", "--forceall", TABLE, cwd=made_project)
+    original = params.read_text()
+
+    annotations.touch()  # a checkout's time stamps retrain nothing, nor does a title
+    edit(params, "{title: BlendMask + FEA, components: [attention]}", "{title: Other, components: [attention]}")
+    assert plan() == {}
+    edit(params, "{title: Other, components: [attention]}", "{components: [attention], training: {lr: 0.03}}")
+    assert plan() == {"train": 1, "predict": 2, "evaluate": 2, "table": 1}
+    edit(params, "training: {lr: 0.03}", "inference: {score_threshold: 0.1}")
+    assert plan() == {"predict": 2, "evaluate": 2, "table": 1}  # the weights stay
+
+    params.write_text(original)  # a run and a row more
+    edit(params, "\nruns:\n", "\nruns:\n  hot: {components: [coarse, fine], objective: {temperature: 2.0}}\n")
+    last = '      - {label: ["yes", "yes", "yes"], run: comics, paper: DA+FEA+Bi-grained}\n'
+    edit(params, last, last + '      - {label: ["no", "no", "hot"], run: hot}\n')
+    assert plan() == {"train": 1, "predict": 2, "evaluate": 2, "table": 1}
+
+    annotations.write_text(annotations.read_text().replace("Real", "Really"))
+    assert plan()["train"] == 9
+
+
+def test_a_mistake_ends_with_code_2_before_anything_runs(project: Path, run: Run) -> None:
+    edit(project / "params.yaml", "fea:        {title: BlendMask + FEA, components", "fea: {componets")
+    done = run("snakemake", TABLE, cwd=project, code=2)
+    assert "params.yaml: runs.fea.componets: unknown key" in done.stdout
+    assert "'components'" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (project / "data").exists()
+
+
+def test_steps_choose_their_threads_themselves(project: Path, run: Run) -> None:
+    """Under ``--cores 1`` Snakemake would hold torch to one core."""
+    (project / "Snakefile").write_text(
+        'include: "workflow/rules/common.smk"\n'
+        'rule threads:\n    output: "threads.txt"\n    shell:\n'
+        '        "(echo ${{OMP_NUM_THREADS-unset}} ${{MKL_NUM_THREADS-unset}}; command -v comics) > {output}"\n'
+    )
+    run("snakemake", "--cores", "1", cwd=project, MKL_NUM_THREADS="3")
+    threads, comics = (project / "threads.txt").read_text().splitlines()
+    assert threads == "unset 3"  # the user's choice is kept
+    assert Path(comics).is_file()
