@@ -1,5 +1,55 @@
+"""``comics table | figure | page | paper``: what the results look like."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+ParamsOption = Annotated[Path, typer.Option("--params", help="The file that says what there is to render.")]
+
+
+def table(
+    name: Annotated[str, typer.Argument(help="A table of params.yaml.")],
+    output: Annotated[
+        Path | None, typer.Option(help="LaTeX file to write; .md and .csv go beside it. [default: reports/NAME.tex]")
+    ] = None,
+    delta: Annotated[bool, typer.Option("--delta", help="Ours minus the paper's, coloured.")] = False,
+    params: ParamsOption = Path("params.yaml"),
+) -> None:
+    """Render a table of params.yaml: LaTeX, Markdown and CSV."""
+    from comics.params import load
+    from comics.report.results import stale_rows
+    from comics.report.tables import build, table_params, write
+
+    loaded = load(params)
+    entry = table_params(loaded, name)
+    for warning in stale_rows(loaded, entry, entry.splits):
+        print(warning, file=sys.stderr)
+    path = output or Path("reports") / f"{name}{'_delta' if delta else ''}.tex"
+    for written in write(build(loaded, name, delta=delta), path):
+        print(written)
+
+
+def figure(
+    name: Annotated[str, typer.Argument(help="A figure of params.yaml.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="PDF to write; .svg and .png go beside it. [default: reports/figures/NAME.pdf]"),
+    ] = None,
+    params: ParamsOption = Path("params.yaml"),
+) -> None:
+    """Render a figure of params.yaml: PDF, SVG and PNG."""
+    from comics.params import load
+    from comics.report.figures import draw
+
+    for written in draw(load(params), name, output or Path("reports/figures") / f"{name}.pdf"):
+        print(written)
 
 
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
+    for command in (table, figure):
+        root.command()(command)

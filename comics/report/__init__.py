@@ -1,0 +1,1 @@
+"""Reports: tables and figures beside the paper's, the page and the compiled paper. Rendering never imports torch."""

@@ -1,0 +1,257 @@
+"""Figures of params.yaml: scatters of scores, examples of the dataset, runs beside the ground truth.
+
+Every figure is written as PDF, SVG and PNG, with identical bytes from identical results: no dates, no random ids, the
+fonts that come with matplotlib. The digests of the runs drawn stand in each file's metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comics.errors import UserError, did_you_mean
+from comics.files import atomic_write
+from comics.params import ComparisonFigure, ExamplesFigure, Params, ScatterFigure
+from comics.report import reported
+from comics.report.labels import Box, anchor, place
+from comics.report.results import read_rows, runs_drawn
+from comics.report.style import SPLIT_NAMES, TASK_NAMES, higher_is_better, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = (".pdf", ".svg", ".png")
+
+
+@contextmanager
+def canvas(width: float, height: float, font_size: float) -> Iterator[Figure]:
+    """An empty figure of `width` x `height` inches, closed afterwards."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    settings: dict[Any, Any] = {
+        "font.family": "DejaVu Sans",
+        "font.size": font_size,
+        "axes.linewidth": 0.6,
+        "axes.titlesize": font_size * 1.1,
+        "legend.fontsize": font_size * 0.93,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "comics",
+        "savefig.dpi": 200,
+    }
+    with matplotlib.style.context("default"), matplotlib.rc_context(settings):
+        figure = plt.figure(figsize=(width, height), layout="constrained")
+        try:
+            yield figure
+        finally:
+            plt.close(figure)
+
+
+def save(figure: Figure, output: Path, title: str, runs: Mapping[str, str]) -> list[Path]:
+    """Write `figure` to `output` (.pdf) and beside it as .svg and .png; return the paths.
+
+    Raises:
+        UserError: `output` does not end in .pdf.
+    """
+    if output.suffix != ".pdf":
+        raise UserError(f"--output: {output} does not end in .pdf.", "The .svg and the .png go beside the .pdf.")
+    digests = ", ".join(f"{run}: {digest}" for run, digest in runs.items())
+    metadata: dict[str, dict[str, str | None]] = {
+        ".pdf": {"Title": title, "Keywords": digests, "CreationDate": None, "Creator": None, "Producer": None},
+        ".svg": {"Title": title, "Description": digests, "Date": None, "Creator": None},
+        ".png": {"Title": title, "Description": digests, "Software": None},
+    }
+    paths = []
+    for suffix in FORMATS:
+        path = output.with_suffix(suffix)
+        with atomic_write(path) as beside:
+            figure.savefig(beside, format=suffix[1:], metadata=metadata[suffix])
+        paths.append(path)
+    return paths
+
+
+def draw(params: Params, name: str, output: Path, root: Path = Path()) -> list[Path]:
+    """Draw figure `name` of params.yaml from the results below `root`; return the paths written.
+
+    Raises:
+        UserError: no such figure; results are missing or stale.
+    """
+    if name not in params.figures:
+        raise UserError(f"{params.path}: figures: there is no figure '{name}'.", did_you_mean(name, params.figures))
+    entry = params.figures[name]
+    if isinstance(entry, ScatterFigure):
+        return _draw_scatter(params, entry, output, root)
+    from comics.report.gallery import draw_comparison, draw_examples
+
+    if isinstance(entry, ExamplesFigure):
+        return draw_examples(params, entry, output, root)
+    assert isinstance(entry, ComparisonFigure)
+    return draw_comparison(params, entry, output, root)
+
+
+# ---------------------------------------------------------------------------------------------------------- scatter
+
+
+@dataclass(frozen=True)
+class Point:
+    """A system in a scatter, in percent."""
+
+    label: str
+    x: float
+    y: float
+    measured: bool
+    highlighted: bool
+    run: str | None = None
+
+
+def scatter_points(params: Params, figure: ScatterFigure, task: str, root: Path = Path()) -> list[Point]:
+    """The points of one panel: measured runs, and the paper's value of every row that has one.
+
+    A row measured here is drawn twice, measured and as reported, joined by a line, unless the paper has a dash for it.
+    """
+    table = params.tables[figure.table]
+    points = []
+    for row in read_rows(params, table, [figure.split], root):
+        label = plain(row.name)
+        star = row.params.run in figure.highlight
+        if row.measured is not None:
+            measured = row.measured[figure.split]
+            x, y = measured.score(task, figure.x).mean, measured.score(task, figure.y).mean
+            if x is not None and y is not None:
+                points.append(Point(label, 100 * x, 100 * y, True, star, row.params.run))
+        if row.params.paper is not None and table.paper is not None:
+            printed = [
+                reported.printed(table.paper, figure.split, row.params.paper, task, metric)
+                for metric in (figure.x, figure.y)
+            ]
+            if all(printed):
+                points.append(Point(label, float(printed[0]), float(printed[1]), False, star, row.params.run))
+    return points
+
+
+def axis_title(metric: str) -> str:
+    """A metric as an axis says it: unit and which end is good."""
+    return f"{plain(metric)} (%, {'higher' if higher_is_better(metric) else 'lower'} is better)"
+
+
+def _draw_scatter(params: Params, figure: ScatterFigure, output: Path, root: Path) -> list[Path]:
+    table = params.tables[figure.table]
+    rows = read_rows(params, table, [figure.split], root)
+    style = figure.style
+    with canvas(style.width, style.height, style.font_size) as canvas_:
+        axes = canvas_.subplots(1, len(figure.tasks), squeeze=False)[0]
+        panels = [(ax, scatter_points(params, figure, task, root)) for ax, task in zip(axes, figure.tasks, strict=True)]
+        for number, ((ax, points), task) in enumerate(zip(panels, figure.tasks, strict=True)):
+            ax.set_title(f"({'abcdefgh'[number]}) {TASK_NAMES[task]}")
+            ax.set_xlabel(axis_title(figure.x))
+            ax.set_ylabel(axis_title(figure.y))
+            ax.grid(True, color="#DDDDDD", linewidth=0.4)
+            ax.set_axisbelow(True)
+            ax.tick_params(width=0.6, length=2.5)
+            ax.margins(0.12)
+            _draw_points(ax, points, figure)
+        _legend(canvas_, [point for _, points in panels for point in points], params, figure)
+        canvas_.canvas.draw()  # the layout decides where the axes are, and only then is it known what overlaps
+        canvas_.set_layout_engine("none")
+        for ax, points in panels:
+            _draw_labels(ax, points, figure)
+        return save(canvas_, output, figure.caption, runs_drawn(rows))
+
+
+def _shape(point: Point) -> str:
+    return "*" if point.highlighted else "o"
+
+
+def _draw_points(ax: Axes, points: list[Point], figure: ScatterFigure) -> None:
+    style = figure.style
+    twins = {point.label: point for point in points if not point.measured}
+    for point in points:
+        twin = twins.get(point.label)
+        if point.measured and twin is not None:
+            ax.plot([point.x, twin.x], [point.y, twin.y], color="#999999", linewidth=0.6, linestyle=":", zorder=1)
+    for point in points:
+        colour = style.highlight if point.highlighted else style.measured if point.measured else style.reported
+        ax.plot(
+            point.x,
+            point.y,
+            marker=_shape(point),
+            markersize=style.marker_size * (1.7 if point.highlighted else 1.0),
+            markerfacecolor=colour if point.measured else "white",
+            markeredgecolor=colour,
+            markeredgewidth=0.9,
+            linestyle="none",
+            zorder=3 if point.measured else 2,
+        )
+
+
+def _legend(canvas_: Figure, points: list[Point], params: Params, figure: ScatterFigure) -> None:
+    from matplotlib.lines import Line2D
+
+    style = figure.style
+    kinds = [
+        (True, f"measured, {params.dataset}", style.measured),
+        (False, f"reported in the paper, {reported.DATASET}", style.reported),
+    ]
+    handles = [
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="none",
+            markersize=style.marker_size,
+            markerfacecolor=colour if measured else "white",
+            markeredgecolor=colour,
+            label=f"{text}, {SPLIT_NAMES[figure.split].lower()}",
+        )
+        for measured, text, colour in kinds
+        if any(point.measured == measured for point in points)
+    ]
+    if {point.label for point in points if point.measured} & {point.label for point in points if not point.measured}:
+        handles.append(Line2D([], [], color="#999999", linewidth=0.8, linestyle=":", label="same system"))
+    if handles:
+        canvas_.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+
+
+def _draw_labels(ax: Axes, points: list[Point], figure: ScatterFigure) -> list[Box]:
+    """Write the labels where they overlap nothing; return their rectangles, in points from the figure's corner."""
+    style = figure.style
+    canvas_ = ax.figure
+    scale = 72 / canvas_.dpi  # type: ignore[union-attr]
+    window = ax.get_window_extent()
+    frame = Box(*(value * scale for value in (window.x0 + 2, window.y0 + 2, window.x1 - 2, window.y1 - 2)))
+    texts, sizes, where = [], [], []
+    for point in points:
+        text = ax.text(
+            point.x,
+            point.y,
+            point.label,
+            fontsize=style.font_size * 0.93,
+            fontweight="bold" if point.highlighted else "normal",
+            fontstyle="normal" if point.measured else "italic",
+            color="black" if point.measured else "#444444",
+            ha="center",
+            va="center",
+            zorder=4,
+        )
+        extent = text.get_window_extent()
+        texts.append(text)
+        sizes.append((extent.width * scale + 1.0, extent.height * scale))
+        x, y = ax.transData.transform((point.x, point.y))
+        where.append((x * scale, y * scale))
+    boxes = place(where, sizes, frame, style.marker_size * 1.25)
+    to_data = ax.transData.inverted()
+    for text, box, (x, y) in zip(texts, boxes, where, strict=True):
+        centre = box.centre()
+        text.set_position(tuple(to_data.transform((centre[0] / scale, centre[1] / scale))))
+        end = anchor(box, (x, y))
+        if (end[0] - x) ** 2 + (end[1] - y) ** 2 > (style.marker_size * 1.1) ** 2:
+            line = to_data.transform([(x / scale, y / scale), (end[0] / scale, end[1] / scale)])
+            ax.plot(line[:, 0], line[:, 1], color="#888888", linewidth=0.4, zorder=1.5, scalex=False, scaley=False)
+    return boxes

@@ -1,0 +1,215 @@
+"""Reading results for rendering: scores of a run over its seeds, refused where the run has since changed."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from comics.errors import UserError
+from comics.params import Params, ResolvedRun, TableParams, TableRow
+from comics.provenance import read_sidecar
+
+Key = tuple[str, str, str]
+"""Task, class (``all``, ``Real``, ``Fake``) and metric."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric over seeds, as a fraction. Both are None where no seed defines it, `std` also for a single seed."""
+
+    mean: float | None
+    std: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The scores of one run on one split."""
+
+    run: ResolvedRun
+    """The run that made them, with its first seed."""
+    split: str
+    digests: dict[int, str]
+    """Digest of each seed."""
+    scores: tuple[dict[Key, float | None], ...]
+    """One mapping a seed; fractions."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(self.digests)
+
+    def score(self, task: str, metric: str, cls: str = "all") -> Score:
+        """Mean and sample standard deviation over the seeds that define the metric."""
+        values = [value for scores in self.scores if (value := scores.get((task, cls, metric))) is not None]
+        if not values:
+            return Score(None, None)
+        return Score(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def resolved_runs(params: Params, run: str) -> list[ResolvedRun]:
+    """`run` with each of its seeds, as the first run of the file that resolves to the same: the one that is trained."""
+    return [params.resolve(params.canonical(run), seed) for seed in params.seeds(run)]
+
+
+def scores_path(run: ResolvedRun, split: str) -> Path:
+    """Scores of `run` on `split`, from the project's root."""
+    return run.folder / f"{split}.csv"
+
+
+def detections_path(run: ResolvedRun, split: str) -> Path:
+    """Detections of `run` on `split`, from the project's root."""
+    return run.folder / f"{split}.detections.json"
+
+
+def state(path: Path, digest: str, root: Path) -> str:
+    """``current``, ``missing``, or ``stale`` where the sidecar of `path` below `root` tells another digest."""
+    if not (root / path).exists():
+        return "missing"
+    return "current" if read_sidecar(root / path).get("digest") == digest else "stale"
+
+
+def is_current(params: Params, run: str, split: str, root: Path = Path()) -> bool:
+    """Whether all seeds of `run` have results on `split`, made by the run as it now is."""
+    return all(state(scores_path(one, split), one.digest, root) == "current" for one in resolved_runs(params, run))
+
+
+def require(wanted: Iterable[tuple[Path, str]], root: Path = Path()) -> None:
+    """Check that every (path, digest) is there and current.
+
+    Raises:
+        UserError: names all that are not; the remedy is one Snakemake command that makes exactly these.
+    """
+    problems, targets = [], []
+    for path, digest in dict.fromkeys(wanted):
+        found = state(path, digest, root)
+        if found == "missing":
+            problems.append(f"{path}: no such result.")
+        elif found == "stale":
+            told = read_sidecar(root / path).get("digest", "missing")
+            problems.append(f"{path}: made by another version of its run (digest {told}, params.yaml gives {digest}).")
+        if found != "current":
+            targets.append(str(path))
+    if problems:
+        raise UserError("\n".join(problems), f"Renew with: snakemake {shlex.join(targets)}")
+
+
+def read_scores(path: Path) -> dict[Key, float | None]:
+    """A scores CSV as (task, class, metric) -> fraction, None where the cell is empty.
+
+    Raises:
+        UserError: not a scores CSV, or a cell that is no number; the message names file, line and column.
+    """
+    scores: dict[Key, float | None] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if not {"task", "class"} <= set(reader.fieldnames or ()):
+                raise UserError(f"{path}: not a scores file: its columns have no `task` and `class`.")
+            for line in reader:
+                task, cls = line.pop("task"), line.pop("class")
+                for metric, text in line.items():
+                    try:
+                        scores[task, cls, metric] = float(text) if text else None
+                    except (TypeError, ValueError):
+                        raise UserError(
+                            f"{path}: line {reader.line_num}, column {metric}: {text!r} is not a number.",
+                            "Make the file again with `comics evaluate`.",
+                        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}).") from None
+    return scores
+
+
+def read_run(params: Params, run: str, split: str, root: Path = Path()) -> Measured:
+    """The scores of `run` on `split` over all its seeds, checked to be current.
+
+    Raises:
+        UserError: a result is missing or its run has since changed.
+    """
+    resolved = resolved_runs(params, run)
+    require([(scores_path(one, split), one.digest) for one in resolved], root)
+    return Measured(
+        run=resolved[0],
+        split=split,
+        digests={one.seed: one.digest for one in resolved},
+        scores=tuple(read_scores(root / scores_path(one, split)) for one in resolved),
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of params.yaml with its results."""
+
+    params: TableRow
+    labels: tuple[str, ...]
+    measured: dict[str, Measured] | None
+    """Scores by split; None where the paper's row stands in."""
+
+    @property
+    def name(self) -> str:
+        """The labels as one text, for messages and plain output."""
+        return " ".join(self.labels)
+
+
+def read_rows(params: Params, table: TableParams, splits: Sequence[str], root: Path = Path()) -> list[Row]:
+    """The rows of `table` with their scores on `splits`.
+
+    An optional row without current results has none, on any of the splits, if the paper's row can stand in.
+
+    Raises:
+        UserError: results of other rows are missing or no longer of their run: all of them, with the command.
+    """
+    measured: list[TableRow] = []
+    for row in table.rows:
+        stands_in = row.optional and row.paper is not None
+        if row.run is not None and not (
+            stands_in and not all(is_current(params, row.run, split, root) for split in splits)
+        ):
+            measured.append(row)
+    require(
+        [
+            (scores_path(one, split), one.digest)
+            for row in measured
+            for split in splits
+            for one in resolved_runs(params, row.run or "")
+        ],
+        root,
+    )
+    return [
+        Row(
+            params=row,
+            labels=(row.label,) if isinstance(row.label, str) else tuple(row.label),
+            measured={split: read_run(params, row.run or "", split, root) for split in splits}
+            if row in measured
+            else None,
+        )
+        for row in table.rows
+    ]
+
+
+def stale_rows(params: Params, table: TableParams, splits: Sequence[str], root: Path = Path()) -> list[str]:
+    """Optional rows whose results are there but not of their run as it now is: for a warning beside the rendering."""
+    warnings = []
+    for row in table.rows:
+        if row.optional and row.run is not None:
+            paths = [(scores_path(one, s), one.digest) for s in splits for one in resolved_runs(params, row.run)]
+            stale = [str(path) for path, digest in paths if state(path, digest, root) == "stale"]
+            if stale:
+                warnings.append(
+                    f"The paper's row stands in for {row.run}: its results are of another version of the run. "
+                    f"Renew with: snakemake {shlex.join(stale)}"
+                )
+    return warnings
+
+
+def runs_drawn(rows: Iterable[Row]) -> dict[str, str]:
+    """``run seed k`` -> digest of everything measured in `rows`: goes into the rendered file."""
+    drawn: dict[str, str] = {}
+    for row in rows:
+        for measured in (row.measured or {}).values():
+            for seed, digest in measured.digests.items():
+                drawn[f"{measured.run.name} seed {seed}"] = digest
+    return drawn

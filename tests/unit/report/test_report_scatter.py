@@ -1,0 +1,109 @@
+"""Scatters: what is drawn, labels without overlap, equal bytes."""
+
+import random
+
+import pytest
+
+from comics.errors import UserError
+from comics.report import figures
+from comics.report.labels import Box, place
+
+from .conftest import REPOSITORY
+
+
+def overlapping(boxes):
+    return [(i, j) for i, one in enumerate(boxes) for j, other in enumerate(boxes[:i]) if one.overlaps(other)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_overlap_neither_each_other_nor_markers_and_stay_inside(seed):
+    rng = random.Random(seed)
+    frame = Box(0, 0, 250, 200)
+    points = [(rng.gauss(125, 15), rng.gauss(100, 12)) for _ in range(13)]
+    points[1] = points[0]  # two systems at the same place
+    boxes = place(points, [(45.0, 8.0)] * 13, frame, 6)
+    assert overlapping(boxes) == []
+    assert all(box.inside(frame) for box in boxes)
+    markers = [Box(x - 3, y - 3, x + 3, y + 3) for x, y in points]
+    assert not any(box.overlaps(marker) for box in boxes for marker in markers)
+
+
+def test_a_lone_label_is_right_beside_its_point():
+    (box,) = place([(50, 50)], [(20, 8)], Box(0, 0, 100, 100), 6)
+    assert 50 < box.left < 56
+    assert box.centre()[1] == pytest.approx(50)
+
+
+def test_a_full_frame_still_gives_every_label_a_place():
+    assert len(place([(5, 5), (6, 5)], [(20, 8), (20, 8)], Box(0, 0, 10, 10), 6)) == 2
+
+
+def test_points_are_measured_filled_and_reported_hollow(project):
+    project.scores(["blendmask", "comics"], AP=0.4, oLRP=0.6)
+    figure = project.params.figures["figure_9"]
+    points = figures.scatter_points(project.params, figure, "detection", project.root)
+    measured = [point for point in points if point.measured]
+    assert [(point.label, point.x, point.y) for point in measured] == [("BlendMask", 60, 40), ("COMICS", 60, 40)]
+    assert len([point for point in points if not point.measured]) == 11  # two of the paper's thirteen have no boxes
+    assert [point.label for point in points if point.highlighted] == ["COMICS", "COMICS"]
+
+
+@pytest.mark.parametrize("name", ["figure_9", "figure_10"])
+def test_labels_of_the_papers_scatters_do_not_overlap(project, name, monkeypatch):
+    project.scores(["blendmask", "comics"])
+    placed = []
+
+    def spy(*arguments):
+        placed.append(place(*arguments))
+        return placed[-1]
+
+    monkeypatch.setattr(figures, "place", spy)
+    figures.draw(project.params, name, project.root / "figure.pdf", project.root)
+    assert [len(boxes) for boxes in placed] == [13, 15]
+    assert all(overlapping(boxes) == [] for boxes in placed)
+
+
+def test_equal_results_give_equal_bytes_and_files_name_the_digests(project):
+    project.scores(["blendmask", "comics"])
+    digest = project.params.resolve("comics", 0).digest.encode()
+    written = figures.draw(project.params, "figure_9", project.root / "a.pdf", project.root)
+    again = figures.draw(project.params, "figure_9", project.root / "b.pdf", project.root)
+    assert [path.suffix for path in written] == [".pdf", ".svg", ".png"]
+    for one, other in zip(written, again, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert digest in written[1].read_bytes()
+    assert digest in written[2].read_bytes()
+
+
+def test_style_is_read_from_params(project):
+    first = figures.draw(project.params, "figure_9", project.root / "a.pdf", project.root)
+    project.edit(
+        "    split: test_dev\n    table: table_ii\n",
+        '    split: test_dev\n    table: table_ii\n    style: {reported: "#112233", width: 5}\n',
+    )
+    second = figures.draw(project.params, "figure_9", project.root / "b.pdf", project.root)
+    assert b"#112233" in second[1].read_bytes()
+    assert b"#112233" not in first[1].read_bytes()
+
+
+def test_wrong_names_are_told(project):
+    with pytest.raises(UserError, match="no figure 'figure_99'"):
+        figures.draw(project.params, "figure_99", project.root / "a.pdf", project.root)
+    with pytest.raises(UserError, match=r"\.pdf"):
+        figures.draw(project.params, "figure_9", project.root / "a.png", project.root)
+    project.edit("table: table_iii", "table: table_iiii")
+    with pytest.raises(UserError, match=r"figures\.figure_10\.table.*table_iiii"):
+        _ = project.params
+
+
+def test_a_misspelt_kind_is_told_with_the_nearest(project):
+    project.edit("kind: comparison", "kind: comparisn")
+    with pytest.raises(UserError, match=r"figures\.figure_11\.kind: 'comparisn'") as caught:
+        _ = project.params
+    assert "comparison" in caught.value.remedy
+
+
+def test_the_shipped_figures_are_the_papers():
+    from comics.params import load
+
+    assert {"figure_8", "figure_9", "figure_10", "figure_11"} <= set(load(REPOSITORY / "params.yaml").figures)
