@@ -34,6 +34,9 @@ CATEGORIES: list[dict[str, Any]] = [
     {"id": category_id(label), "name": name, "supercategory": "face"} for label, name in enumerate(CLASSES)
 ]
 
+SECTIONS = ("categories", "images", "annotations")
+"""The arrays that a COCO annotation file has."""
+
 _CHUNK = 1 << 20  # characters read at a time
 _WHITESPACE = " \t\n\r"
 # A literal (`false`, `-Infinity`) or an escape cut off by the end of the buffer fails at most this far before it.
@@ -64,12 +67,12 @@ class _Buffer:
     def offset(self) -> int:
         return self.dropped + self.position
 
-    def grow(self, size: int = _CHUNK) -> bool:
-        """Append up to `size` characters; False at the end of the file."""
+    def grow(self, size: int = 0) -> bool:
+        """Append up to `size` characters, or a chunk; False at the end of the file."""
         if self.ended:
             return False
         try:
-            more = self._file.read(size)
+            more = self._file.read(size or _CHUNK)
         except UnicodeDecodeError as error:
             raise MalformedJSON(f"not UTF-8 text ({error.reason})") from None
         if not more:
@@ -119,8 +122,8 @@ class _Buffer:
                 continue
             except RecursionError:
                 raise MalformedJSON(f"nested too deeply at character {self.offset}") from None
-            # "12" at the end of the window may be the beginning of "123": a number ends where something else begins.
-            if end == len(self.text) and self.grow(size):
+            # "1" near the end of the window may be the beginning of "12" or, with "e+" left over, of "1e+2".
+            if len(self.text) - end < 4 and self.grow(size):
                 size *= 2
                 continue
             self.position = end
@@ -274,6 +277,12 @@ def require_integer(value: Any, where: str) -> int:
     return int(value)
 
 
+def require_section(key: str, value: Any, path: str | os.PathLike[str]) -> None:
+    """A UserError when `key`, which `stream` gave as one value, has to be an array and is not an empty one."""
+    if key in SECTIONS and value != []:
+        raise UserError(f"{path}: {key}: expected an array, found {shorten(value)}.")
+
+
 def require_object(value: Any, where: str) -> dict[str, Any]:
     """`value` when it is a JSON object; a UserError that names `where` when it is not."""
     if not isinstance(value, dict):
@@ -343,6 +352,7 @@ def validate(path: str | os.PathLike[str], check_files: bool = True) -> Summary:
         sections.add(key)
         where = f"{path}: {key}[{index}]"
         if index < 0:
+            require_section(key, item, path)
             continue
         if key == "categories":
             categories.append(item)
@@ -368,7 +378,7 @@ def validate(path: str | os.PathLike[str], check_files: bool = True) -> Summary:
             face_ids.add(face["id"])
             faces[image_id] += 1
             labels[face["category_id"]] += 1
-    for section in ("images", "annotations", "categories"):
+    for section in SECTIONS:
         if section not in sections:
             raise UserError(f"{path}: '{section}' is missing.", "Convert the dataset again.")
     found = [(category.get("id"), category.get("name")) for category in categories if isinstance(category, dict)]

@@ -307,6 +307,8 @@ def _write_split(
         written = 0
         seen: set[int] = set()
         for key, index, item in coco.stream(path, on_read):
+            if index < 0:
+                coco.require_section(key, item, path)
             if key != "annotations" or index < 0:
                 continue
             where = f"{path}: annotations[{index}]"
@@ -379,6 +381,7 @@ def _read_images(
             break  # the rest is for the second pass
         sections.add(key)
         if index < 0:
+            coco.require_section(key, item, path)
             continue
         where = f"{path}: {key}[{index}]"
         if key == "categories":
