@@ -22,7 +22,7 @@ def confident(detector: Detector) -> Detector:
     """`detector` with biases that make it detect a lot before any training."""
     torch.manual_seed(1)
     for name, parameter in detector.named_parameters():
-        if "cls_logits" in name or "bbox_pred" in name or "ctrness" in name:
+        if any(layer in name for layer in ("cls_logits", "bbox_pred", "ctrness", "categories", "cell_head.kernels")):
             torch.nn.init.normal_(parameter, std=0.3)
             if name.endswith("bias"):
                 parameter.data += 1.0
