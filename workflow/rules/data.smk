@@ -62,24 +62,28 @@ rule convert_dataset:
         "comics data convert {wildcards.dataset} &> {log}"
 
 
-rule convert_own_dataset:
-    """A user's own COCO files to canonical COCO."""
-    input:
-        lambda wildcards: list(PARAMS.file.datasets[wildcards.dataset].annotations.values()),
-    output:
-        ensure(
-            expand("data/{{dataset}}/{split}/annotations.json", split=SPLITS),
-            non_empty=True,
-        ),
-    log:
-        "logs/{dataset}/convert_own_dataset.log",
-    benchmark:
-        "logs/{dataset}/convert_own_dataset.tsv"
-    wildcard_constraints:
-        dataset=datasets_of("coco"),
-    params:
-        block=dataset_block,
-    message:
-        "Convert the dataset {wildcards.dataset}"
-    shell:
-        "comics data convert {wildcards.dataset} &> {log}"
+for own, block in PARAMS.file.datasets.items():
+    if block.kind == "coco":
+
+        rule:
+            """A user's own COCO files to canonical COCO, the splits that there are."""
+            name:
+                f"convert_{own}"
+            input:
+                list(block.annotations.values()),
+            output:
+                ensure(
+                    expand("data/{dataset}/{split}/annotations.json", dataset=own, split=block.annotations),
+                    non_empty=True,
+                ),
+            log:
+                f"logs/{own}/convert_dataset.log",
+            benchmark:
+                f"logs/{own}/convert_dataset.tsv"
+            params:
+                dataset=own,
+                block=block.model_dump(mode="json"),
+            message:
+                "Convert the dataset {params.dataset}"
+            shell:
+                "comics data convert {params.dataset} &> {log}"

@@ -6,7 +6,6 @@
 rule train:
     input:
         train=annotations("train"),
-        val=annotations("val"),
     output:
         model=ensure(f"{RUN_FOLDER}/model.pt", non_empty=True),
         description=ensure(f"{RUN_FOLDER}/run.json", non_empty=True),
