@@ -1,0 +1,120 @@
+"""Mask R-CNN beside torchvision's: the same weights give the same losses, boxes, scores and masks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection import MaskRCNN as Reference
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from comics.detectors import build
+from comics.params import InferenceParams, ModelParams
+
+SIDE = 128  # a multiple of every stride: elsewhere torchvision spaces the anchors of P6 and P7 by a rounded stride
+MODEL = ModelParams(backbone="resnet18", fpn_channels=16, head_channels=16, head_convs=2)
+
+
+class _Named(nn.Module):
+    """Our extractor, with the names of maps that torchvision wants."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.out_channels = MODEL.fpn_channels
+
+    def forward(self, images):
+        return OrderedDict((str(level), maps) for level, maps in enumerate(self.extractor(images)))
+
+
+def reference_of(detector):
+    reference = Reference(
+        _Named(detector.extractor),
+        min_size=SIDE,
+        max_size=SIDE,
+        image_mean=detector.pixel_mean.flatten().tolist(),
+        image_std=detector.pixel_std.flatten().tolist(),
+        rpn_anchor_generator=AnchorGenerator(
+            tuple((size,) for size in (32, 64, 128, 256, 512)), ((0.5, 1.0, 2.0),) * 5
+        ),
+        rpn_head=RPNHead(16, 3),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], 7, 2),
+        box_head=detector.roi_heads.box_head,
+        box_predictor=detector.roi_heads.box_predictor,
+        mask_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], 14, 2),
+        mask_head=detector.roi_heads.mask_head,
+        mask_predictor=detector.roi_heads.mask_predictor,
+    )
+    reference.rpn.head = detector.rpn.head
+    return reference
+
+
+def scene(seed: int, count: int):
+    """An image of bright rectangles, and their target."""
+    generator = torch.Generator().manual_seed(seed)
+    image = 0.3 * torch.rand(3, SIDE, SIDE, generator=generator)
+    corners = torch.randint(0, 80, (count, 2), generator=generator)
+    sides = torch.randint(20, 48, (count, 2), generator=generator)
+    boxes = torch.cat([corners, corners + sides], dim=1)
+    masks = torch.zeros(count, SIDE, SIDE, dtype=torch.bool)
+    labels = torch.arange(count) % 2
+    for mask, (left, top, right, bottom), label in zip(masks, boxes.tolist(), labels.tolist(), strict=True):
+        mask[top:bottom, left:right] = True
+        image[label * 2, top:bottom, left:right] = 1
+    return image, {"boxes": boxes.float(), "labels": labels, "masks": masks}
+
+
+@pytest.fixture(scope="module", params=["random", "trained"])
+def detector(request):
+    torch.manual_seed(0)
+    detector = build("mask_rcnn", MODEL, 2, InferenceParams(nms_threshold=0.5))
+    if request.param == "trained":
+        optimizer = torch.optim.Adam(detector.parameters(), 2e-3)
+        images, targets = zip(*(scene(seed, 2) for seed in range(4)), strict=True)
+        for _ in range(25):
+            optimizer.zero_grad()
+            losses = detector.losses(detector(torch.stack(images)), list(targets), [(SIDE, SIDE)] * 4)
+            sum(losses.values()).backward()
+            optimizer.step()
+    return detector.eval()
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (0, 2)])
+def test_losses(detector, counts):
+    images, targets = zip(*(scene(seed, count) for seed, count in enumerate(counts, 10)), strict=True)
+    reference = reference_of(detector)
+    reference.rpn.train()
+    reference.roi_heads.train()
+    reference.transform.eval()  # in training it draws a size, which would shift the samplers' random numbers
+    reference.training = True  # but the backbone's BatchNorm is in evaluation on both sides
+    torch.manual_seed(3)
+    expected = reference(list(images), [{**target, "labels": target["labels"] + 1} for target in targets])
+    torch.manual_seed(3)
+    found = detector.losses(detector(torch.stack(images)), list(targets), [(SIDE, SIDE)] * 2)
+    names = {
+        "objectness": "loss_objectness",
+        "rpn_box": "loss_rpn_box_reg",
+        "class": "loss_classifier",
+        "box": "loss_box_reg",
+        "mask": "loss_mask",
+    }
+    for ours, theirs in names.items():
+        assert float(found[ours].detach()) == pytest.approx(float(expected[theirs].detach()), rel=1e-4, abs=1e-6), ours
+
+
+def test_detections(detector):
+    images = torch.stack([scene(seed, 2)[0] for seed in (20, 0)])
+    with torch.no_grad():
+        expected = reference_of(detector).eval()(list(images))
+        found = detector.predict(detector(images), [(SIDE, SIDE)] * 2)
+    assert sum(len(one["scores"]) for one in found) > 0
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours["boxes"], theirs["boxes"], rtol=1e-4, atol=1e-2)
+        assert torch.equal(ours["labels"], theirs["labels"] - 1)
+        differing = ours["masks"] != (theirs["masks"][:, 0] > 0.5)
+        assert float(differing.float().mean()) <= 1e-4
