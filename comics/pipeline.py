@@ -9,48 +9,33 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 import psutil
 
 from comics.errors import UserError
 from comics.files import atomic_write, write_json
 from comics.params import TASKS, TEST_SPLITS, Params
-from comics.provenance import read_sidecar
+from comics.report.results import Measured, is_current, read_run
 
 DEMO_TARGETS = ("reports/table_iv.tex", "reports/figures/figure_9.pdf", "reports/figures/figure_9.png")
 
 
-def current_scores(params: Params) -> Iterator[dict[str, Any]]:
-    """Scores of both classes together, one mapping a run, seed, test split and task: ``run, seed, split, task`` and the
-    columns of the scores CSV as fractions (None where undefined). Results of a run that has since changed are left out.
-    """
+def current_results(params: Params) -> Iterator[Measured]:
+    """The scores of every run that is trained, on both test splits, without those of a run that has since changed."""
     for run in dict.fromkeys(map(params.canonical, params.runs)):
-        for seed in params.seeds(run):
-            resolved = params.resolve(run, seed)
-            for split in TEST_SPLITS:
-                path = resolved.folder / f"{split}.csv"
-                if not path.exists() or read_sidecar(path).get("digest") != resolved.digest:
-                    continue
-                with path.open(newline="", encoding="utf-8") as file:
-                    for row in csv.DictReader(file):
-                        if row.pop("class") == "all":
-                            task = row.pop("task")
-                            values = {key: float(value) if value else None for key, value in row.items()}
-                            yield {"run": run, "seed": seed, "split": split, "task": task, **values}
+        for split in TEST_SPLITS:
+            if is_current(params, run, split):
+                yield read_run(params, run, split)
 
 
 def mean_scores(params: Params, metrics: tuple[str, ...]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """Mean over seeds as ``[run][split][task][metric]``; undefined values are left out."""
-    collected: dict[tuple[str, str, str, str], list[float]] = {}
-    for row in current_scores(params):
-        for metric in metrics:
-            if row[metric] is not None:
-                collected.setdefault((row["run"], row["split"], row["task"], metric), []).append(row[metric])
     means: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for (run, split, task, metric), values in collected.items():
-        means.setdefault(run, {}).setdefault(split, {}).setdefault(task, {})[metric] = fmean(values)
+    for measured in current_results(params):
+        means.setdefault(measured.run.name, {})[measured.split] = {
+            task: {metric: mean for metric in metrics if (mean := measured.score(task, metric).mean) is not None}
+            for task in TASKS
+        }
     return means
 
 
@@ -58,16 +43,19 @@ def write_metrics(params: Params, folder: Path, scores: Path) -> int:
     """Write ``<folder>/<run>.json`` with AP and oLRP (for ``dvc metrics``), and `scores` with one line a run, seed,
     split and task (CSV, for ``dvc plots``); return the number of runs."""
     means = mean_scores(params, ("AP", "oLRP"))
-    for run, values in means.items():
-        write_json(folder / f"{run}.json", values, indent=2)
+    for run, mean in means.items():
+        write_json(folder / f"{run}.json", mean, indent=2)
     for path in folder.glob("*.json"):
         if path.stem not in means:
             path.unlink()
     with atomic_write(scores) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        columns = ["run", "seed", "split", "task", "AP", "oLRP"]
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(current_scores(params))
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["run", "seed", "split", "task", "AP", "oLRP"])
+        for measured in current_results(params):
+            for seed, values in zip(measured.seeds, measured.scores, strict=True):
+                for task in TASKS:
+                    cells = (values.get((task, "all", metric)) for metric in ("AP", "oLRP"))
+                    writer.writerow([measured.run.name, seed, measured.split, task, *cells])
     return len(means)
 
 

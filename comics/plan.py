@@ -9,18 +9,17 @@ from typing import Any
 
 from comics.files import write_json
 from comics.params import Params
+from comics.provenance import sidecar_path
+from comics.report.results import detections_path, resolved_runs, scores_path
 
 
 def score_files(params: Params, runs: Iterable[str], splits: Iterable[str]) -> list[str]:
     """The scores of `runs` on `splits`, each file before its sidecar; runs that are the same are one."""
     splits = list(splits)
     scores = dict.fromkeys(
-        f"{params.resolve(params.canonical(run), seed).folder}/{split}.csv"
-        for run in runs
-        for seed in params.seeds(run)
-        for split in splits
+        scores_path(one, split) for run in runs for one in resolved_runs(params, run) for split in splits
     )
-    return [file for score in scores for file in (score, f"{score}.meta.json")]
+    return [str(file) for score in scores for file in (score, sidecar_path(score))]
 
 
 def runs_of(params: Params, tables: Iterable[str]) -> set[str]:
@@ -52,8 +51,12 @@ def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[
         return row_files(params, figure.table, [figure.split], made)
     files = [f"data/{params.dataset}/{split}/annotations.json" for split in figure.splits]
     if figure.kind == "comparison":
-        scores = score_files(params, figure.runs, figure.splits)
-        files += scores + [file.replace(".csv", ".detections.json") for file in scores]
+        files += score_files(params, figure.runs, figure.splits)
+        for run in figure.runs:
+            for one in resolved_runs(params, run):
+                for split in figure.splits:
+                    detections = detections_path(one, split)
+                    files += [str(detections), str(sidecar_path(detections))]
     return files
 
 
@@ -87,9 +90,9 @@ def write_inputs(params: Params, folder: Path) -> int:
     for kind, names, files_of in (("tables", params.tables, table_files), ("figures", params.figures, figure_files)):
         for name in names:
             digests = {
-                f"{run} seed{seed}": params.resolve(run, seed).digest
+                f"{run} seed {one.seed}": one.digest
                 for run in _runs_drawn(params, kind, name)
-                for seed in params.seeds(run)
+                for one in resolved_runs(params, run)
             }
             files = {}
             for file in files_of(params, name):

@@ -17,6 +17,9 @@ def table(
         Path | None, typer.Option(help="LaTeX file to write; .md and .csv go beside it. [default: reports/NAME.tex]")
     ] = None,
     delta: Annotated[bool, typer.Option("--delta", help="Ours minus the paper's, coloured.")] = False,
+    available: Annotated[
+        bool, typer.Option("--available", help="Show the paper's row for a run that has not been made.")
+    ] = False,
     params: ParamsOption = Path("params.yaml"),
 ) -> None:
     """Render a table of params.yaml: LaTeX, Markdown and CSV."""
@@ -29,7 +32,7 @@ def table(
     for warning in stale_rows(loaded, entry, entry.splits):
         print(warning, file=sys.stderr)
     path = output or Path("reports") / f"{name}{'_delta' if delta else ''}.tex"
-    for written in write(build(loaded, name, delta=delta), path):
+    for written in write(build(loaded, name, delta=delta, available=available), path):
         print(written)
 
 

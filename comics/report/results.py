@@ -154,17 +154,23 @@ class Row:
         return " ".join(self.labels)
 
 
-def read_rows(params: Params, table: TableParams, splits: Sequence[str], root: Path = Path()) -> list[Row]:
+def read_rows(
+    params: Params, table: TableParams, splits: Sequence[str], root: Path = Path(), *, available: bool = False
+) -> list[Row]:
     """The rows of `table` with their scores on `splits`.
 
-    An optional row without current results has none, on any of the splits, if the paper's row can stand in.
+    An optional row without current results has none, on any of the splits, if the paper's row can stand in; with
+    `available`, so has any other row whose run has not been made at all.
 
     Raises:
         UserError: results of other rows are missing or no longer of their run: all of them, with the command.
     """
     measured: list[TableRow] = []
     for row in table.rows:
-        stands_in = row.optional and row.paper is not None
+        not_made = row.run is not None and not any(
+            (root / scores_path(one, split)).exists() for split in splits for one in resolved_runs(params, row.run)
+        )
+        stands_in = row.paper is not None and (row.optional or (available and not_made))
         if row.run is not None and not (
             stands_in and not all(is_current(params, row.run, split, root) for split in splits)
         ):

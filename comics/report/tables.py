@@ -260,8 +260,10 @@ def _remarks(params: Params, rows: list[Row], delta: bool, marked: bool) -> list
     return remarks
 
 
-def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False) -> Table:
+def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False, available: bool = False) -> Table:
     """Table `name` of params.yaml with the results below `root`.
+
+    With `available`, the paper's row stands in for a run that has not been made.
 
     Raises:
         UserError: no such table; a row names no row of the paper's table; results are missing or stale.
@@ -278,7 +280,7 @@ def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False
                 reported.printed(table.paper, table.splits[0], entry.paper, table.tasks[0], table.metrics[0])
             except UserError as error:
                 raise UserError(f"{params.path}: tables.{name}.rows[{number}]: {error.message}", error.remedy) from None
-    rows = read_rows(params, table, table.splits, root)
+    rows = read_rows(params, table, table.splits, root, available=available)
     runs = runs_drawn(rows)
     similar = None if delta else read_similar(root / comparison_path(params, name), runs)
     columns = [(task, metric) for task in table.tasks for metric in table.metrics]
