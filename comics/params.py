@@ -114,6 +114,8 @@ class ModelParams(Block):
     """Convolutions in each detection tower."""
     mask_channels: int = Field(128, ge=8)
     """Width of the mask branch (BlendMask's bottom module and its like)."""
+    mask_code: int = Field(60, ge=1, le=784)
+    """Numbers that stand for a mask (MEInst)."""
 
 
 class InferenceParams(Block):
@@ -418,6 +420,7 @@ FigureParams = Annotated[ScatterFigure | ExamplesFigure | ComparisonFigure, Fiel
 _RunEntry = partial(RunParams)
 _TrainingEntry = partial(TrainingParams)
 _ModelEntry = partial(ModelParams)
+_ObjectiveEntry = partial(ObjectiveParams)
 
 
 class ParamsFile(Block):
@@ -432,6 +435,8 @@ class ParamsFile(Block):
     """Optimisation, by dataset; a dataset without an entry takes that of `openforensics`."""
     models: dict[Name, _ModelEntry]  # type: ignore[valid-type]
     """Sizes of the network, by dataset; a dataset without an entry takes that of `openforensics`."""
+    objectives: dict[Name, _ObjectiveEntry] = {}  # type: ignore[valid-type]
+    """The bi-grained objective, by dataset, where it is not the paper's."""
     defaults: _RunEntry = _RunEntry()  # type: ignore[valid-type]
     """What every run shares."""
     runs: dict[Name, _RunEntry]  # type: ignore[valid-type]
@@ -610,7 +615,11 @@ class Params:
 
     @cache  # noqa: B019 - one Params a process
     def _run_params(self, run: str) -> RunParams:
-        preset = {"training": self._preset(self.file.training), "model": self._preset(self.file.models)}
+        preset = {
+            "training": self._preset(self.file.training),
+            "model": self._preset(self.file.models),
+            "objective": self._preset(self.file.objectives),
+        }
         merged = _merge(preset, self.file.defaults.model_dump(exclude_unset=True))
         merged = _merge(merged, self.file.runs[run].model_dump(exclude_unset=True))
         try:

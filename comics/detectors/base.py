@@ -13,6 +13,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
@@ -129,6 +130,16 @@ class Detector(nn.Module, ABC):
         """`proposals` from pyramid maps alone. Override it to run only what boxes need."""
         return self.proposals(self.forward_heads(features))
 
+    def prepare(self, folder: Path) -> None:
+        """Before training: read what a pipeline step made for this detector from the training split.
+
+        Args:
+            folder: of the dataset, `data/<dataset>`.
+
+        Raises:
+            UserError: it is not there; the remedy names the command that makes it.
+        """
+
     def mask_map(self, outputs: Any) -> tuple[Tensor, int]:
         """The feature map (B, mask_channels, h, w) that masks are made from, and its stride in px."""
         raise NotImplementedError(f"{type(self).__name__} implements neither mask_map nor roi_mask_features")
@@ -148,6 +159,11 @@ class Detector(nn.Module, ABC):
         return crop_features(features, boxes, size, stride)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x`, in float32 where it is of half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def crop_features(features: Tensor, boxes: Tensor | list[Tensor], size: int, stride: float, samples: int = 1) -> Tensor:
     """RoIAlign (He et al., ICCV 2017) without the half-pixel misalignment of its first version.
 
@@ -161,9 +177,10 @@ def crop_features(features: Tensor, boxes: Tensor | list[Tensor], size: int, str
     Returns:
         (sum of N, C, size, size), float32.
     """
-    rois = boxes.float() if isinstance(boxes, Tensor) else [box.float() for box in boxes]
+    features = at_least_float32(features)
+    rois = boxes.to(features.dtype) if isinstance(boxes, Tensor) else [box.to(features.dtype) for box in boxes]
     with torch.autocast(features.device.type, enabled=False):
-        return roi_align(features.float(), rois, size, 1.0 / stride, sampling_ratio=samples, aligned=True)
+        return roi_align(features, rois, size, 1.0 / stride, sampling_ratio=samples, aligned=True)
 
 
 # --------------------------------------------------------------------------------------------------------- registry

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from comics.detectors.backbone import ConvNormReLU, ResNetFPN, build_extractor
 from comics.detectors.base import Prediction, Size, Target, crop_features, register
-from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, paste_masks
+from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, crop_masks, paste_masks
 from comics.params import InferenceParams, ModelParams
 
 BASES = 4  # section 3.2
@@ -98,16 +98,6 @@ def semantic_targets(targets: Sequence[Target], stride: int) -> Tensor:
     return torch.stack(maps)
 
 
-def mask_targets(targets: Sequence[Target], size: int) -> Tensor:
-    """The masks of all faces, cropped to their boxes: (faces, size, size) float32, 0 or 1."""
-    crops = []
-    for target in targets:
-        masks, boxes = target["masks"], target["boxes"]
-        rois = torch.cat((torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None], boxes), dim=1)
-        crops.append(crop_features(masks[:, None], rois, size, stride=1, samples=0).squeeze(1))
-    return (torch.cat(crops) >= 0.5).float()
-
-
 def blend(bases: Tensor, attention: Tensor) -> Tensor:
     """Mask logits (N, R, R) from cropped bases (N, K, R, R) and attention maps (N, K * M * M); equation 3."""
     count, kinds, side, _ = bases.shape
@@ -162,7 +152,7 @@ class BlendMask(FCOSDetector):
         attention = self.attention.at(outputs.towers, matches.grid, matches.images, matches.locations)
         crops = crop_features(outputs.bases, [target["boxes"] for target in targets], MASK, self.bases_stride)
         logits = blend(crops[matches.faces], attention)
-        wanted = mask_targets(targets, MASK)[matches.faces]
+        wanted = crop_masks(targets, MASK)[matches.faces]
         loss = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(1, 2))
         return (loss * matches.centerness).sum() / matches.weight
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, clip_boxes_to_image, sigmoid_focal_loss
 
 from comics.detectors.backbone import ResNetFPN
-from comics.detectors.base import Detector, LevelProposals, Size, Target
+from comics.detectors.base import Detector, LevelProposals, Size, Target, crop_features
 from comics.params import InferenceParams
 
 LEVEL_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
@@ -346,7 +346,13 @@ class FCOSDetector(Detector):
         head_channels: width of the towers.
         head_convs: convolutions a tower.
         inference: thresholds and numbers kept.
+
+    Attributes:
+        threshold_on_product: whether the score threshold is for class probability times centerness, or for the class
+            probability alone.
     """
+
+    threshold_on_product = True
 
     def __init__(
         self,
@@ -428,15 +434,18 @@ class FCOSDetector(Detector):
     def select(self, outputs: FCOSOutputs, sizes: Sequence[Size]) -> tuple[list[Candidates], Grid]:
         """Threshold, the best of each level, non-maximum suppression by class, the best of the image.
 
-        The threshold is on the product of class probability and centerness; the score is its square root, as in the
-        published implementation.
+        Ranked by the product of class probability and centerness; the score is its square root, as in the published
+        implementation.
         """
         grid = grid_of(outputs.logits, self.strides)
         settings = self.inference
         scores, classes, locations = [], [], []
         start = 0
         for logits, centerness in zip(outputs.logits, outputs.centerness, strict=True):
-            level = (logits.float().sigmoid() * centerness.float().sigmoid()).permute(0, 2, 3, 1).flatten(1)
+            probability = logits.float().sigmoid()
+            product = probability * centerness.float().sigmoid()
+            judged = product if self.threshold_on_product else probability
+            level = torch.where(judged > settings.score_threshold, product, 0).permute(0, 2, 3, 1).flatten(1)
             best, index = level.topk(min(settings.pre_nms_top, level.shape[1]), dim=1)
             scores.append(best)
             classes.append(index % self.num_classes)
@@ -446,7 +455,7 @@ class FCOSDetector(Detector):
         distances = flatten(outputs.distances).float()
         found = []
         for image, size in enumerate(sizes):
-            keep = score[image] > settings.score_threshold
+            keep = score[image] > 0
             chosen = location[image][keep]
             sides = distances[image, chosen] * grid.strides[chosen][:, None]
             boxes = decode(grid.points[chosen], sides)
@@ -457,6 +466,16 @@ class FCOSDetector(Detector):
             best = best[whole]
             found.append(Candidates(clipped[whole], values[best], kinds[best], chosen[best]))
         return found, grid
+
+
+def crop_masks(targets: Sequence[Target], size: int) -> Tensor:
+    """The masks of all faces, cropped to their boxes: (faces, size, size) float32, 0 or 1."""
+    crops = []
+    for target in targets:
+        masks, boxes = target["masks"], target["boxes"]
+        rois = torch.cat((torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None], boxes), dim=1)
+        crops.append(crop_features(masks[:, None], rois, size, stride=1, samples=0).squeeze(1))
+    return (torch.cat(crops) >= 0.5).float()
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
@@ -484,5 +503,6 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: Size, threshold: flo
         y = (torch.arange(y0, y1, device=boxes.device) + 0.5 - top) * (side / max(bottom - top, 1e-6)) - 0.5
         across = (1 - (x[:, None] - cells).abs()).clamp(min=0)
         down = (1 - (y[:, None] - cells).abs()).clamp(min=0)
-        image[y0:y1, x0:x1] = down @ mask @ across.T >= threshold
+        with torch.autocast(boxes.device.type, enabled=False):
+            image[y0:y1, x0:x1] = down @ mask.float() @ across.T >= threshold
     return masks

@@ -10,7 +10,7 @@ from detector_scenes import confident, random_boxes, scenes, target_of, tiny
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from comics.detectors.blendmask import ATTENTION, BASES, MASK, blend, mask_targets, semantic_targets
+from comics.detectors.blendmask import ATTENTION, BASES, MASK, blend, crop_masks, semantic_targets
 from comics.detectors.fcos import flatten
 
 
@@ -73,11 +73,11 @@ def test_semantic_targets_are_painted_in_order():
     assert set(maps[0].flatten().tolist()) == {0, 1, 2}
 
 
-def test_mask_targets_are_the_masks_cropped_and_resized():
+def test_crop_masks_are_the_masks_cropped_and_resized():
     masks = torch.zeros(1, 64, 64, dtype=torch.bool)
     masks[0, 10:38, 20:34] = True
     box = torch.tensor([[20.0, 10.0, 48.0, 38.0]])  # 28 px wide: its left half is inside
-    crop = mask_targets([{"boxes": box, "labels": torch.zeros(1, dtype=torch.int64), "masks": masks}], MASK)
+    crop = crop_masks([{"boxes": box, "labels": torch.zeros(1, dtype=torch.int64), "masks": masks}], MASK)
     assert crop.shape == (1, MASK, MASK)
     assert (crop[0, :, :28] == 1).all()
     assert (crop[0, :, 29:] == 0).all()
@@ -102,7 +102,7 @@ def test_mask_and_semantic_losses_are_those_of_plain_loops():
     for image, target in enumerate(targets):
         boxes += [(image, index) for index in range(len(target["boxes"]))]
     total = weight = 0.0
-    crops = mask_targets(targets, MASK)
+    crops = crop_masks(targets, MASK)
     for image, location, face, centre in zip(
         matches.images.tolist(),
         matches.locations.tolist(),

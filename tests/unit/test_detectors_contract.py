@@ -19,7 +19,7 @@ from comics.detectors.base import LevelProposals
 from comics.errors import UserError
 from comics.params import ModelParams
 
-DETECTORS = ["blendmask", "condinst"]
+DETECTORS = ["blendmask", "condinst", "meinst"]
 
 every_detector = pytest.mark.parametrize("name", DETECTORS)
 
@@ -251,7 +251,7 @@ FOUR = [
     [[4, 40, 36, 80], [44, 8, 70, 40], [56, 56, 88, 90]],
     [[20, 16, 76, 84]],
 ]
-STEPS = {"blendmask": 120, "condinst": 120}
+STEPS = {"blendmask": 80, "condinst": 100, "meinst": 100}
 
 
 @every_detector
