@@ -1,0 +1,123 @@
+"""DVC renders again what changed, compares, carries large files, and never trains."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from conftest import Run, edit
+from fabricate import ROOT, fabricate_dataset
+
+from comics.params import load
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def commit(folder: Path) -> None:
+    """The project as a repository of its own, with everything that git does not ignore committed."""
+    (folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    git("init", "--quiet", cwd=folder)
+    git("add", ".", cwd=folder)
+    git("commit", "--quiet", "--message", "Results", cwd=folder)
+
+
+def stages(text: str) -> list[str]:
+    """The stages that ran."""
+    return re.findall(r"^Running stage '(.*)':", text, re.MULTILINE)
+
+
+def test_repro_renders_what_changed_and_nothing_else(made_project: Path, run: Run) -> None:
+    names = [f"table@{name}" for name in ("table_iv", "table_viii")] + ["figure@figure_9"]
+    params = made_project / "params.yaml"
+    commit(made_project)
+    run("dvc", "repro", *names, cwd=made_project)
+    rendered = [*(made_project / "reports").glob("table_*"), *(made_project / "reports/figures").iterdir()]
+    assert len(rendered) == 9
+    first = {path: path.read_bytes() for path in rendered}
+
+    # A row of the figure in another colour touches the figure alone.
+    edit(
+        params,
+        "    split: test_dev\n    table: table_ii\n",
+        "    split: test_dev\n    table: table_ii\n    style: {reported: '#000000'}\n",
+    )
+    done = run("dvc", "repro", *names, cwd=made_project)
+    assert stages(done.stdout) == ["inputs", "figure@figure_9"]
+
+    # A result whose run has since changed is refused, with the command; other tables are none the worse for it.
+    edit(params, "    style: {reported: '#000000'}\n", "")
+    edit(params, "temperature: 0.07", "temperature: 0.08")
+    done = run("dvc", "repro", "--keep-going", *names, cwd=made_project, code=None)
+    assert done.returncode != 0
+    assert sorted(stages(done.stdout)) == ["figure@figure_9", "inputs", "table@table_viii"]
+    assert "snakemake results/mini/temperature_007/seed0/test_dev.csv" in done.stdout
+
+    # Deleted, all comes back as it was, and nothing else in results/ has moved.
+    edit(params, "temperature: 0.08", "temperature: 0.07")
+    before = {path: path.stat().st_mtime_ns for path in (made_project / "results").rglob("*")}
+    for path in rendered:
+        path.unlink()
+    done = run("dvc", "repro", *names, cwd=made_project)
+    assert set(names) <= set(stages(done.stdout))
+    assert {path: path.read_bytes() for path in rendered} == first
+    assert {path: path.stat().st_mtime_ns for path in (made_project / "results").rglob("*")} == before
+
+
+def test_a_run_that_was_never_made_shows_the_papers_row(project: Path, run: Run) -> None:
+    run("dvc", "repro", "--single-item", "inputs", "table@table_v", cwd=_without_git(project))
+    assert (project / "reports/table_v.md").stat().st_size > 0
+
+
+def _without_git(folder: Path) -> Path:
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    return folder
+
+
+def test_comparisons_are_legible(made_project: Path, run: Run) -> None:
+    run("dvc", "repro", "metrics", cwd=_without_git(made_project))
+    (made_project / ".dvc/config").write_text((ROOT / ".dvc/config").read_text())
+    commit(made_project)
+    scores = made_project / "results/mini/da/seed0/test_dev.csv"
+    scores.write_text(scores.read_text().replace("all,0.", "all,0.1", 1))
+    edit(made_project / "params.yaml", "temperature: 0.07", "temperature: 0.08")
+
+    shown = run("dvc", "metrics", "show", "--md", cwd=made_project).stdout
+    lines = [line for line in shown.splitlines() if "reports/metrics/" in line]
+    assert len(lines) == len({*map(load("params.yaml").canonical, load("params.yaml").runs)})
+    assert "test_dev.detection.AP" in shown
+
+    run("dvc", "repro", "metrics", cwd=made_project)
+    differences = run("dvc", "metrics", "diff", "--md", cwd=made_project).stdout
+    assert "reports/metrics/da.json" in differences
+    assert "reports/metrics/fea.json" not in differences
+
+    parameters = run("dvc", "params", "diff", "--md", cwd=made_project).stdout
+    assert re.search(r"runs\.temperature_007\.objective\.temperature *\| *0\.07 *\| *0\.08", parameters)
+    assert parameters.count("params.yaml") == 1
+
+    run("dvc", "plots", "show", "--out", "page", "reports/scores.csv", cwd=made_project)
+    page = (made_project / "page/index.html").read_text()
+    assert "vega" in page
+    assert "test_challenge" in page
+
+
+def test_large_files_travel_and_retrain_nothing(project: Path, run: Run, tmp_path: Path) -> None:
+    fabricate_dataset(load("params.yaml"), project)
+    with (project / ".dvc/config").open("a") as config:  # as `dvc remote add --default` writes it
+        config.write(f"    remote = storage\n['remote \"storage\"']\n    url = {tmp_path}/storage\n")
+    commit(project)
+    run("dvc", "add", "data/mini", cwd=project)
+    run("dvc", "push", cwd=project)
+    git("add", ".", cwd=project)
+    git("commit", "--quiet", "--message", "Dataset", cwd=project)
+    assert "data/mini.dvc" in git("ls-files", cwd=project).split()
+
+    git("clone", "--quiet", str(project), str(tmp_path / "elsewhere"), cwd=tmp_path)
+    run("dvc", "pull", "data/mini", cwd=tmp_path / "elsewhere")
+    for path in (project / "data/mini").rglob("*.json"):
+        assert (tmp_path / "elsewhere" / path.relative_to(project)).read_bytes() == path.read_bytes()
