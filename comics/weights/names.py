@@ -257,10 +257,19 @@ _BLENDMASK = _rules(
     (r"basis_module\.seg_head\.([0134])\.(\w+)", lambda m: f"bottom.semantic.{int(m[1]) // 3}.{int(m[1]) % 3}.{m[2]}"),
     (r"basis_module\.seg_head\.6\.(\w+)", r"bottom.semantic.2.\1"),
 )
+_CONDINST = _rules(
+    (r"controller\.(\w+)", r"controller.\1"),
+    (r"mask_branch\.refine\.(\d)\.(\d)\.(\w+)", r"branch.refine.\1.\2.\3"),
+    (r"mask_branch\.tower\.([0123])\.(\d)\.(\w+)", r"branch.tower.\1.\2.\3"),
+    (r"mask_branch\.tower\.4\.(\w+)", r"branch.maps.\1"),
+    (r"mask_branch\.(?:seg_head|logits)\..+", "", "an auxiliary task that this detector does not have"),
+    (r"mask_head\.(?:sizes_of_interest|_iter)", "", "a constant"),
+)
 _HEADS: dict[str, list[Rule]] = {
     "mask_rcnn": _MASK_RCNN,
     "solov2": _SOLOV2,
     "blendmask": [*_FCOS, *_BLENDMASK],
+    "condinst": [*_FCOS, *_CONDINST],
 }
 _FAMILY_RULES = {"caffe2": _CAFFE2, "detectron2": _DETECTRON2, "torchvision": _TORCHVISION}
 
