@@ -263,7 +263,7 @@ def perturb(
         )
     print(f"{output}: {report.images:,} images, {report.faces:,} faces, {report.lost:,} left the picture.")
     used = ", ".join(f"{operation} {count:,}" for operation, count in report.operations.most_common(8))
-    print(f"Most used: {used}. All are in {output / REPORT_NAME}.")
+    print(f"Most used: {used}. What each image got is in {output / REPORT_NAME}.")
 
 
 def examples(
@@ -276,9 +276,27 @@ def examples(
     print(f"{output}: {len(write_examples(image, output))} pictures.")
 
 
+def encode_masks(
+    dataset: DatasetArgument = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the small differences between cells.")] = 0,
+    params: ParamsOption = PARAMS,
+    root: RootOption = ROOT,
+) -> None:
+    """Fit the code by which the detector meinst stands for masks to the training split."""
+    from comics.data.mask_codec import FILE
+    from comics.data.mask_codec import encode_masks as fit
+
+    name, _ = _dataset(dataset, params)
+    output = root / name / FILE
+    count, quality = fit(root / name / "train" / "annotations.json", output, seed)
+    print(f"{output}: fitted to {count:,} masks.")
+    for length, iou in quality.items():
+        print(f"Codes of {length} numbers keep masks at a mean IoU of {100 * iou:.1f} %.")
+
+
 def register(root: typer.Typer) -> None:
     """Add the ``data`` group to the command line."""
     data = typer.Typer(help="Make, fetch, convert, verify and perturb datasets.", no_args_is_help=True)
-    for command in (make, fetch, convert, verify, perturb, examples):
+    for command in (make, fetch, convert, verify, perturb, examples, encode_masks):
         data.command()(command)
     root.add_typer(data, name="data")

@@ -195,7 +195,7 @@ def perturb_split(
         image = document["images"][order]
         images.append({**image, "id": first_id + order, "file_name": names[order], "source_id": image["id"]})
         applied[names[order]] = operations
-        report.operations.update(operations)
+        report.operations.update(operations[1:])  # without the level
         for number, face in enumerate(faces_of.get(image["id"], [])):
             change = warped.get(number, {})
             if change is None:

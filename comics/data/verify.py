@@ -38,6 +38,7 @@ SIZE_BOUNDS = (32**2, 96**2)
 SIZE_NAMES = ("small", "medium", "large")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _COLOURS = {"Real": "#56B4E9", "Fake": "#E69F00"}
+_SPLIT_COLOURS = ("#332288", "#44AA99", "#DDCC77", "#AA4499")
 _SHOWN = 20  # duplicates named in the card
 
 
@@ -360,7 +361,8 @@ def _draw_counts(axes: Axes, splits: Mapping[str, SplitStatistics]) -> None:
     width = 0.8 / max(1, len(splits))
     for i, (split, statistics) in enumerate(splits.items()):
         shares = [100 * statistics.faces_per_image.get(n, 0) / max(1, statistics.images) for n in range(most + 1)]
-        axes.bar(np.arange(most + 1) + (i - (len(splits) - 1) / 2) * width, shares, width, label=split)
+        at = np.arange(most + 1) + (i - (len(splits) - 1) / 2) * width
+        axes.bar(at, shares, width, label=split, color=_SPLIT_COLOURS[i % len(_SPLIT_COLOURS)])
     axes.set(xlabel="faces in an image", ylabel="images (%)", title="Faces per image")
     axes.legend(fontsize=7, frameon=False)
 
@@ -369,17 +371,16 @@ def _draw_sizes(axes: Axes, faces: Mapping[str, _Faces]) -> None:
     sides = np.concatenate([split.sides for split in faces.values()])
     labels = np.concatenate([split.labels for split in faces.values()])
     if len(sides):
-        bins = np.geomspace(max(1.0, float(sides.min())), float(sides.max()) + 1, 40).tolist()
+        low, high = np.floor(np.log2(max(1.0, float(sides.min())))), np.ceil(np.log2(float(sides.max()) + 1))
+        bins = np.geomspace(2**low, 2**high, int(6 * (high - low)) + 1).tolist()
         for label, name in enumerate(CLASSES):
-            axes.hist(
-                sides[labels == label],
-                bins,
-                histtype="step",
-                color=_COLOURS[name],
-                label=name,
-                linestyle="-" if label == 0 else "--",
-            )
-        axes.set_xscale("log")
+            style = "-" if label == 0 else "--"
+            axes.hist(sides[labels == label], bins, histtype="step", color=_COLOURS[name], label=name, linestyle=style)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        for bound in SIZE_BOUNDS:
+            axes.axvline(bound**0.5, color="0.7", linewidth=0.8, linestyle=":")
+        axes.set_xlim(2**low, 2**high)
         axes.legend(fontsize=7, frameon=False)
     axes.set(xlabel="square root of mask area (px)", ylabel="faces", title="Face sizes")
 
@@ -390,9 +391,9 @@ def _draw_balance(axes: Axes, splits: Mapping[str, SplitStatistics]) -> None:
         shares = np.array([100 * s.faces[name] / max(1, sum(s.faces.values())) for s in splits.values()])
         axes.barh(list(splits), shares, left=left, color=_COLOURS[name], label=name)
         left += shares
-    axes.invert_yaxis()
     axes.set(xlabel="faces (%)", title="Class balance")
-    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    axes.set_ylim(len(splits) - 0.4, -1.1)
+    axes.legend(fontsize=7, frameon=False, loc="upper center", ncols=2)
 
 
 def _draw_row(row: Sequence[Axes], folder: Path, split: str) -> None:
