@@ -1,4 +1,4 @@
-"""DVC renders again what changed, compares, carries large files, and never trains."""
+"""DVC renders again what changed, compares, and never trains. Datasets under DVC: tests/end_to_end/test_dvc_data.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import Run, edit
-from fabricate import ROOT, fabricate_dataset
+from fabricate import ROOT
 
 from comics.params import load
 
@@ -104,20 +104,3 @@ def test_comparisons_are_legible(made_project: Path, run: Run) -> None:
     page = (made_project / "page/index.html").read_text()
     assert "vega" in page
     assert "test_challenge" in page
-
-
-def test_large_files_travel_and_retrain_nothing(project: Path, run: Run, tmp_path: Path) -> None:
-    fabricate_dataset(load("params.yaml"), project)
-    with (project / ".dvc/config").open("a") as config:  # as `dvc remote add --default` writes it
-        config.write(f"    remote = storage\n['remote \"storage\"']\n    url = {tmp_path}/storage\n")
-    commit(project)
-    run("dvc", "add", "data/mini", cwd=project)
-    run("dvc", "push", cwd=project)
-    git("add", ".", cwd=project)
-    git("commit", "--quiet", "--message", "Dataset", cwd=project)
-    assert "data/mini.dvc" in git("ls-files", cwd=project).split()
-
-    git("clone", "--quiet", str(project), str(tmp_path / "elsewhere"), cwd=tmp_path)
-    run("dvc", "pull", "data/mini", cwd=tmp_path / "elsewhere")
-    for path in (project / "data/mini").rglob("*.json"):
-        assert (tmp_path / "elsewhere" / path.relative_to(project)).read_bytes() == path.read_bytes()

@@ -44,6 +44,11 @@ def resolved(wildcards):
     return PARAMS.resolve(wildcards.run, int(wildcards.seed))
 
 
+def prepared_for(wildcards):
+    """What a detector needs from the training split before it is trained."""
+    return f"data/{PARAMS.dataset}/mask_codec.npz" if resolved(wildcards).detector == "meinst" else []
+
+
 def annotations(split):
     """The canonical COCO file of `split`."""
     return f"data/{PARAMS.dataset}/{split}/annotations.json"

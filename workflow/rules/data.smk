@@ -87,3 +87,19 @@ for own, block in PARAMS.file.datasets.items():
                 "Convert the dataset {params.dataset}"
             shell:
                 "comics data convert {params.dataset} &> {log}"
+
+
+rule encode_masks:
+    """The mask code of the detector meinst, fitted to the training masks."""
+    input:
+        "data/{dataset}/train/annotations.json",
+    output:
+        ensure("data/{dataset}/mask_codec.npz", non_empty=True),
+    log:
+        "logs/{dataset}/encode_masks.log",
+    benchmark:
+        "logs/{dataset}/encode_masks.tsv"
+    message:
+        "Fit the mask code to the training masks of {wildcards.dataset}"
+    shell:
+        "comics data encode-masks {wildcards.dataset} &> {log}"
