@@ -99,6 +99,7 @@ def train(run: ResolvedRun, root: Path = Path()) -> Path:
     steps_per_epoch = max(1, math.ceil(len(loader)))
     dtype = autocast_dtype(run.training.precision, device())
     module = TrainingModule(run, steps_per_epoch)
+    module.model.detector.prepare(root / "data" / run.dataset_name)
     resume = _resumable(folder / "checkpoints" / "last.ckpt", run)
     trainer = _trainer(run, folder, dtype)
     start = time.monotonic()
