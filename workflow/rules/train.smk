@@ -6,9 +6,6 @@
 rule train:
     input:
         train=annotations("train"),
-        codec=lambda wildcards: (
-            f"data/{PARAMS.dataset}/mask_codec.npz" if resolved(wildcards).detector == "meinst" else []
-        ),
         prepared=prepared_for,
     output:
         model=ensure(f"{RUN_FOLDER}/model.pt", non_empty=True),
@@ -26,17 +23,3 @@ rule train:
         "Train {wildcards.run}, seed {wildcards.seed} (progress: tail -f {log})"
     shell:
         "comics train {wildcards.run} --seed {wildcards.seed} &> {log}"
-
-
-rule encode_masks:
-    """The code by which the detector meinst stands for masks, fitted to the training masks."""
-    input:
-        annotations("train"),
-    output:
-        ensure(f"data/{PARAMS.dataset}/mask_codec.npz", non_empty=True),
-    log:
-        f"logs/{PARAMS.dataset}/encode_masks.log",
-    message:
-        "Fit the mask code of meinst"
-    shell:
-        "comics data encode-masks &> {log}"
