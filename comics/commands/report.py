@@ -52,7 +52,20 @@ def figure(
         print(written)
 
 
+def page(
+    output: Annotated[Path, typer.Option(help="The page, self-contained.")] = Path("reports/index.html"),
+    params: ParamsOption = Path("params.yaml"),
+) -> None:
+    """Render the page: tables, scatter, gallery, loss curves and runs; what is not there yet says so in its place."""
+    from comics.params import load
+    from comics.report.page import render
+
+    for warning in render(load(params), output):
+        print(f"Not shown: {warning}", file=sys.stderr)
+    print(output)
+
+
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (table, figure):
+    for command in (table, figure, page):
         root.command()(command)

@@ -144,9 +144,13 @@ class Row:
     """A row of params.yaml with its results."""
 
     params: TableRow
-    labels: tuple[str, ...]
     measured: dict[str, Measured] | None
     """Scores by split; None where the paper's row stands in."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One text a label column."""
+        return (self.params.label,) if isinstance(self.params.label, str) else tuple(self.params.label)
 
     @property
     def name(self) -> str:
@@ -187,7 +191,6 @@ def read_rows(
     return [
         Row(
             params=row,
-            labels=(row.label,) if isinstance(row.label, str) else tuple(row.label),
             measured={split: read_run(params, row.run or "", split, root) for split in splits}
             if row in measured
             else None,

@@ -1,0 +1,424 @@
+"""One page with everything: ``reports/index.html``, self-contained, for file:// and without a network.
+
+Python gathers the data and renders the tables; the page's own script (``templates/page.js``) sorts, filters and draws.
+What cannot be rendered, because a result is missing or stale, says so in its place, with the command that renews it.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from comics.classes import CLASSES
+from comics.errors import UserError
+from comics.files import read_json, write_text
+from comics.params import (
+    METRICS,
+    TASKS,
+    TEST_SPLITS,
+    ComparisonFigure,
+    ExamplesFigure,
+    Params,
+    ResolvedRun,
+    ScatterFigure,
+)
+from comics.report import reported
+from comics.report.gallery import read_photo, run_title, verdict_text
+from comics.report.results import (
+    Row,
+    is_current,
+    read_rows,
+    read_run,
+    resolved_runs,
+    scores_path,
+)
+from comics.report.samples import (
+    EXAMPLES_RULE,
+    HIT,
+    Face,
+    Sample,
+    comparison_samples,
+    differences_rule,
+    example_samples,
+    outlines,
+)
+from comics.report.style import SPLIT_NAMES, TASK_NAMES, higher_is_better, plain
+from comics.report.tables import (
+    CHECKS,
+    MEASURED,
+    PAPER,
+    REPORTED,
+    Cell,
+    Line,
+    Table,
+    build,
+)
+
+CURVE_POINTS = 240
+"""A loss curve is thinned to about this many points."""
+
+
+@dataclass
+class Gathered:
+    """What the page shows."""
+
+    tables: list[dict[str, Any]]
+    data: dict[str, Any]
+    runs: list[dict[str, Any]]
+    figures: list[dict[str, Any]]
+    warnings: list[str]
+
+
+def render(params: Params, output: Path, root: Path = Path()) -> list[str]:
+    """Write the page to `output`; return what it could not show, one message each."""
+    gathered = gather(params, root)
+    write_text(output, to_html(params, gathered))
+    return gathered.warnings
+
+
+def gather(params: Params, root: Path = Path()) -> Gathered:
+    """Collect tables, points, photographs, curves and runs from what is below `root`."""
+    warnings: list[str] = []
+
+    def attempt(make: Callable[[], Any], target: str) -> tuple[Any, str]:
+        try:
+            return make(), ""
+        except UserError as error:
+            lines = error.message.splitlines()
+            more = f" And {len(lines) - 1} more." if len(lines) > 1 else ""
+            warnings.append(f"{lines[0]}{more} Make what is missing with: snakemake {target}")
+            return None, warnings[-1]
+
+    tables = []
+    for name, entry in params.tables.items():
+        made, problem = attempt(partial(build, params, name, root), f"reports/{name}.tex")
+        tables.append(
+            {
+                "name": name,
+                "title": _title(name),
+                "caption": plain(entry.caption),
+                "problem": problem,
+                **(_table_view(made) if made else {"remarks": "", "notes": {}, "blocks": []}),
+            }
+        )
+    gallery = []
+    for name, figure in params.figures.items():
+        if not isinstance(figure, ScatterFigure):
+            made, problem = attempt(partial(_gallery, params, figure, root), f"reports/figures/{name}.pdf")
+            gallery.append({"name": name, "caption": plain(figure.caption), "problem": problem, **(made or {})})
+    names = list(dict.fromkeys(map(params.canonical, params.runs)))
+    runs = [_run_view(params, name, root) for name in names]
+    return Gathered(
+        tables=tables,
+        data={
+            "points": _points(params, root),
+            "metrics": {metric: higher_is_better(metric) for metric in METRICS},
+            "splits": SPLIT_NAMES,
+            "tasks": TASK_NAMES,
+            "gallery": gallery,
+            "curves": {
+                f"{run['name']} seed {seed['seed']}": seed["curves"]
+                for run in runs
+                for seed in run["seeds"]
+                if seed["curves"]
+            },
+            "classes": [name.lower() for name in CLASSES],
+        },
+        runs=runs,
+        figures=gallery,
+        warnings=warnings,
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+
+def _title(name: str) -> str:
+    """``table_iv`` -> ``Table IV``, ``my_table`` -> ``My table``."""
+    words = [word.upper() if re.fullmatch("[ivx]+", word) else word for word in name.split("_")]
+    return " ".join(words)[:1].upper() + " ".join(words)[1:]
+
+
+def _table_view(table: Table) -> dict[str, Any]:
+    """A table for the template: one row a system, ours and the paper's number in one cell."""
+    blocks = []
+    for split, lines in table.blocks.items():
+        rows = []
+        for number, line in enumerate(lines):
+            if line.kind == PAPER and number and lines[number - 1].kind == MEASURED:
+                continue
+            following = lines[number + 1] if number + 1 < len(lines) else None
+            below = following if following and line.kind == MEASURED and following.kind == PAPER else None
+            rows.append(_row_view(table, split, line, below))
+        blocks.append({"split": split, "title": SPLIT_NAMES[split], "rows": rows})
+    return {
+        "remarks": plain(" ".join(table.remarks)).replace("Paper, in grey:", "Paper, small and grey:"),
+        "notes": {letter: plain(text) for letter, text in table.notes.items()},
+        "headings": [plain(column) for column in table.params.columns],
+        "spans": [(TASK_NAMES[task], len(table.params.metrics)) for task in table.params.tasks],
+        "metrics": [
+            {"name": metric, "task": TASK_NAMES[task], "up": higher_is_better(metric)} for task, metric in table.columns
+        ],
+        "blocks": blocks,
+    }
+
+
+def _row_view(table: Table, split: str, line: Line, below: Line | None) -> dict[str, Any]:
+    labels = [CHECKS[label][0] if label in CHECKS else plain(label) for label in line.labels]
+    return {
+        "labels": labels,
+        "text": " ".join(_words(table.params.columns, line.labels)),
+        "reported": line.kind == REPORTED,
+        "run": line.run,
+        "notes": (below or line).notes,
+        "cells": [_cell_view(line, cell, below.cell(cell.task, cell.metric) if below else None) for cell in line.cells],
+    }
+
+
+def _words(columns: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """What a row is found by: its labels, and the heading of every check mark."""
+    pairs = zip(columns, labels, strict=True)
+    return [plain(column if label == "yes" else label) for column, label in pairs if label != "no"]
+
+
+def _cell_view(line: Line, cell: Cell, paper: Cell | None) -> dict[str, Any]:
+    delta = None
+    if paper is not None and paper.value is not None and cell.value is not None:
+        delta = 100 * (cell.value - paper.value)
+    shown_delta = "" if delta is None else f"{delta:+.1f}".replace("-", "−")
+    if shown_delta in ("+0.0", "−0.0"):
+        shown_delta = "0.0"
+    favour = 0 if delta is None or shown_delta == "0.0" else 1 if (delta > 0) == higher_is_better(cell.metric) else -1
+    return {
+        "text": cell.text or "–",
+        "value": None if cell.value is None else round(100 * cell.value, 6),
+        "std": "" if cell.std is None else f"{100 * cell.std:.1f}",
+        "rank": cell.rank,
+        "similar": cell.similar,
+        "notes": cell.notes,
+        "paper": paper.text if paper is not None else None,
+        "paper_notes": paper.notes if paper is not None else (),
+        "delta": shown_delta,
+        "favour": favour,
+        "run": line.run if cell.text else None,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- scatter
+
+
+def _points(params: Params, root: Path) -> list[dict[str, Any]]:
+    """Every measured run, and every row that the paper reports, by split and task; values in percent."""
+    points: list[dict[str, Any]] = []
+    labels: dict[str, str] = {}
+    for figure in params.figures.values():
+        if not isinstance(figure, ScatterFigure):
+            continue
+        table = params.tables[figure.table]
+        try:
+            rows = read_rows(params, table, [figure.split], root)
+        except UserError:
+            rows = [Row(row, None) for row in table.rows]
+        for row in rows:
+            if row.params.run is not None:
+                labels[params.canonical(row.params.run)] = plain(row.name)
+            if row.params.paper is None or table.paper is None:
+                continue
+            for task in TASKS:
+                values = {
+                    metric: float(text)
+                    for metric in reported.METRICS
+                    if (text := reported.printed(table.paper, figure.split, row.params.paper, task, metric))
+                }
+                if values:
+                    star = row.params.run in figure.highlight
+                    points.append(_point(plain(row.name), None, figure.split, task, values, star))
+    highlighted = {
+        params.canonical(run) for f in params.figures.values() if isinstance(f, ScatterFigure) for run in f.highlight
+    }
+    for run in dict.fromkeys(map(params.canonical, params.runs)):
+        for split in TEST_SPLITS:
+            if not is_current(params, run, split, root):
+                continue
+            measured = read_run(params, run, split, root)
+            for task in TASKS:
+                scores = {metric: measured.score(task, metric).mean for metric in METRICS}
+                values = {metric: round(100 * value, 4) for metric, value in scores.items() if value is not None}
+                title = labels.get(run) or run_title(params, run)
+                points.append(_point(title, run, split, task, values, run in highlighted))
+    return points
+
+
+def _point(label: str, run: str | None, split: str, task: str, values: dict[str, float], star: bool) -> dict[str, Any]:
+    return {"label": label, "run": run, "split": split, "task": task, "values": values, "star": star}
+
+
+# ---------------------------------------------------------------------------------------------------------- gallery
+
+
+def _gallery(params: Params, figure: ExamplesFigure | ComparisonFigure, root: Path) -> dict[str, Any]:
+    if isinstance(figure, ComparisonFigure):
+        picked = comparison_samples(params, figure, root)
+        runs = list(dict.fromkeys(figure.runs))
+        rule = differences_rule(figure, lambda run: run_title(params, run))
+    else:
+        picked, runs, rule = example_samples(params, figure, root), [], EXAMPLES_RULE
+    return {
+        "rule": rule,
+        "runs": [{"name": run, "title": run_title(params, run)} for run in runs],
+        "photos": [_photo_view(sample, runs, root) for samples in picked.values() for sample in samples],
+    }
+
+
+def _photo_view(sample: Sample, runs: list[str], root: Path) -> dict[str, Any]:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(read_photo(sample, root)).save(stream, "JPEG", quality=82)
+    return {
+        "id": sample.image_id,
+        "split": sample.split,
+        "width": sample.width,
+        "height": sample.height,
+        "source": "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii"),
+        "truth": [_face_view(sample, face) for face in sample.truth],
+        "found": {run: [_face_view(sample, face) for face in sample.found[run]] for run in runs},
+        "missed": {run: [_face_view(sample, face) for face in sample.missed[run]] for run in runs},
+    }
+
+
+def _face_view(sample: Sample, face: Face) -> dict[str, Any]:
+    rings = outlines(face.segmentation, sample.height, sample.width)
+    path = "".join("M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in ring) + "Z" for ring in rings if len(ring) > 2)
+    return {
+        "label": face.label,
+        "box": [round(value, 1) for value in face.box],
+        "mask": path,
+        "text": verdict_text(face),
+        "error": bool(face.verdict) and face.verdict != HIT,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- runs
+
+
+def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """The loss terms of a ``logs/metrics.csv``: name -> (step, value), thinned by averaging; empty without a file."""
+    if not path.exists():
+        return {}
+    curves: dict[str, list[tuple[int, float]]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            for key, text in line.items():
+                if key and key.startswith("train/") and text and line.get("step"):
+                    value = float(text)
+                    if math.isfinite(value):
+                        curves.setdefault(key.removeprefix("train/"), []).append((int(float(line["step"])), value))
+    return {name: _thinned(points) for name, points in curves.items()}
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    stride = math.ceil(len(points) / CURVE_POINTS)
+    groups = [points[start : start + stride] for start in range(0, len(points), stride)] if stride > 1 else []
+    means = [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups] or points
+    return [(step, float(f"{value:.5g}")) for step, value in means]
+
+
+def duration(seconds: float) -> str:
+    """``1 h 02 min``, ``3 min 20 s``, ``45 s``."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def _run_view(params: Params, name: str, root: Path) -> dict[str, Any]:
+    resolved = resolved_runs(params, name)
+    aliases = [run for run in params.runs if run != name and params.canonical(run) == name]
+    return {
+        "name": name,
+        "title": run_title(params, name),
+        "aliases": aliases,
+        "seeds": [_seed_view(run, root) for run in resolved],
+        "description": json.dumps(resolved[0].description, indent=2, sort_keys=True),
+    }
+
+
+def _seed_view(run: ResolvedRun, root: Path) -> dict[str, Any]:
+    described = root / run.folder / "run.json"
+    facts = read_json(described) if described.exists() else {}
+    current = facts.get("checkpoint_digest") == run.checkpoint_digest
+    state = "not trained" if not facts else "trained" if current else "out of date"
+    hardware = facts.get("hardware") or {}
+    shown: list[tuple[str, str]] = [("Digest", run.digest)]
+    if facts:
+        machine = [str(hardware.get("device", "")), f"{hardware['cores']} cores" if "cores" in hardware else ""]
+        shown.append(("Hardware", ", ".join(filter(None, machine)) or "not recorded"))
+        seconds, energy = facts.get("seconds"), facts.get("energy_kwh")
+        shown.append(("Training time", duration(seconds) if seconds is not None else "not recorded"))
+        shown.append(("Energy", f"{energy:.3g} kWh" if energy is not None else "not measured"))
+        shown.append(("Precision", str(facts.get("precision", "not recorded"))))
+        versions = facts.get("versions") or {}
+        shown.append(("Versions", ", ".join(f"{key} {value}" for key, value in versions.items()) or "not recorded"))
+    files = [
+        str(path)
+        for path in (run.folder / "run.json", *(scores_path(run, split) for split in TEST_SPLITS))
+        if (root / path).exists()
+    ]
+    return {
+        "seed": run.seed,
+        "state": state,
+        "facts": shown,
+        "files": files,
+        "curves": read_curves(root / run.folder / "logs" / "metrics.csv") if current else {},
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- HTML
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("comics.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _script_json(value: Any) -> str:
+    """JSON that may stand inside <script>: no ``</script>``, no ``<!--``."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def to_html(params: Params, gathered: Gathered) -> str:
+    """The page as one string."""
+    environment = _environment()
+
+    def source(name: str) -> str:
+        assert environment.loader is not None
+        return environment.loader.get_source(environment, name)[0]
+
+    return environment.get_template("page.html.j2").render(
+        dataset=params.dataset,
+        paper_dataset=reported.DATASET,
+        tables=gathered.tables,
+        runs=gathered.runs,
+        gallery=gathered.figures,
+        data=_script_json(gathered.data),
+        style=source("page.css"),
+        script=source("page.js"),
+    )

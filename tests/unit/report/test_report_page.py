@@ -1,0 +1,205 @@
+"""The page, in a real browser: clicks, keys, sorting, a phone's width, no network, no console errors."""
+
+import json
+import re
+
+import pytest
+
+from comics.report import page
+
+from .browser import Browser
+from .conftest import TABLE_IV
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A rendered page of a whole project, made once."""
+    from .conftest import Project
+
+    project = Project(tmp_path_factory.mktemp("page"))
+    project.edit("{title: BlendMask}", "{title: Blend & </script><b>Mask}")  # texts are never markup
+    project.scores(TABLE_IV)
+    project.dataset()
+    project.detections(["blendmask", "comics"])
+    project.logs(TABLE_IV)
+    project.warnings = page.render(project.params, project.root / "reports/index.html", project.root)
+    return project
+
+
+@pytest.fixture(scope="module")
+def browser(shared, tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def opened(browser, shared):
+    browser.console.clear()
+    browser.requests.clear()
+    browser.open(shared.root / "reports/index.html")
+    yield browser
+    assert browser.console == []
+    assert all(address.startswith(("file:", "data:")) for address in browser.requests), browser.requests
+
+
+FIRST_ROWS = "[...document.querySelector('#table_iv table').tBodies[0].rows]"
+COLUMN = FIRST_ROWS + ".map(row => Number(row.children[{}].dataset.value))"
+
+
+def test_a_click_on_a_heading_sorts_with_the_best_on_top_and_a_second_turns_round(opened):
+    for column, up in ((3, True), (7, False)):  # AP, oLRP
+        selector = f"#table_iv table thead tr:last-child th:nth-child({column + 1}) button"
+        opened.click(selector)
+        values = opened.run(COLUMN.format(column))
+        assert values == sorted(values, reverse=up)
+        opened.click(selector)
+        values = opened.run(COLUMN.format(column))
+        assert values == sorted(values, reverse=not up)
+    marked = opened.run("[...document.querySelectorAll('#table_iv table th[aria-sort]')].map(h => h.ariaSort)")
+    assert marked.count("descending") == 1
+    assert marked.count("ascending") == 0
+
+
+def test_headings_sort_by_keyboard(opened):
+    opened.run("document.querySelector('#table_iv table thead tr:last-child th:nth-child(4) button').focus()")
+    opened.press("Enter", 13)
+    values = opened.run(COLUMN.format(3))
+    assert values == sorted(values, reverse=True)
+
+
+def test_tab_reaches_the_skip_link_first_and_shows_it(opened):
+    opened.press("Tab", 9)
+    assert opened.run("document.activeElement.className") == "skip"
+    assert opened.run("document.activeElement.getBoundingClientRect().left") >= 0
+
+
+def test_rows_are_filtered_by_their_components(opened):
+    opened.run("document.getElementById('table-filter').focus()")
+    opened.write("fea bi-grained")
+    assert opened.run(FIRST_ROWS + ".filter(row => !row.hidden).length") == 2
+    assert opened.text("#table-status") == "4 of 16 rows"
+
+
+def test_the_papers_numbers_and_the_differences_can_be_switched(opened):
+    def shown(name):
+        return opened.run(f"getComputedStyle(document.querySelector('#table_iv .{name}')).display")
+
+    assert (shown("paper"), shown("delta")) == ("block", "none")
+    opened.click("#show-paper")
+    opened.click("#show-delta")
+    assert (shown("paper"), shown("delta")) == ("none", "block")
+
+
+def test_other_tables_can_be_chosen_and_say_what_is_missing(opened):
+    opened.choose("#table-choice", "table_ii")
+    assert opened.run("getComputedStyle(document.getElementById('table_iv')).display") == "none"
+    assert opened.count("#table_ii tr.reported") == 11
+    opened.choose("#table-choice", "table_v")
+    assert "snakemake reports/table_v.tex" in opened.text("#table_v .problem")
+
+
+def test_a_cell_leads_to_the_run_that_made_it(opened, shared):
+    opened.click("#table_iv tbody tr:nth-child(2) a.number")
+    assert opened.run("location.hash") == "#run-da"
+    text = opened.text("#run-da")
+    assert shared.params.resolve("da", 0).digest in text
+    assert "1 min 32 s" in text
+    assert "A Processor, 2 cores" in text
+    for file in opened.run("[...document.querySelectorAll('#run-da dd a')].map(a => a.getAttribute('href'))"):
+        assert (shared.root / "reports" / file).exists()
+
+
+def test_the_scatter_follows_its_controls_and_the_keyboard(opened):
+    assert opened.count("#scatter-plot .mark") == 8 + 11
+    opened.click("#scatter-reported")
+    assert opened.count("#scatter-plot .mark") == 8
+    opened.run("document.querySelector('#scatter-plot a').focus()")
+    assert "measured" in opened.text("#scatter-status")
+    opened.choose("#scatter-x", "AP50")
+    assert "AP50" in opened.run("document.querySelector('#scatter-plot svg').getAttribute('aria-label')")
+
+
+def test_the_gallery_switches_masks_boxes_and_scores_and_runs(opened):
+    def visible(part):
+        return opened.visible(f"#gallery-photos {part}")
+
+    assert opened.count("#gallery-photos figure") == 6
+    assert visible(".mask") > 0
+    assert visible(".box:not(.wrong)") == 0
+    assert visible(".tag") > 0
+    for part in ("masks", "boxes", "scores"):
+        opened.click(f"#show-{part}")
+    assert visible(".mask") == 0
+    assert visible(".box:not(.wrong)") > 0
+    assert visible(".tag") == 0
+    opened.choose("#gallery-run", "truth")
+    assert opened.count("#gallery-photos .wrong") == 0
+    assert opened.count("#gallery-photos image") == opened.count("#gallery-photos image[href^='data:image/jpeg']") == 6
+
+
+def test_loss_curves_follow_the_chosen_runs(opened):
+    assert opened.count("#curve-plot .curve") == 2
+    opened.click("#curve-runs label:first-child input")
+    assert opened.count("#curve-plot .curve") == 3
+    opened.click("#curve-log")
+    assert opened.count("#curve-plot .curve") == 3
+
+
+def test_nothing_is_wider_than_a_phone(opened, shared):
+    opened.open(shared.root / "reports/index.html", width=375, height=740)
+    assert opened.run("document.documentElement.scrollWidth") <= 375
+    assert opened.count("#scatter-plot .mark") > 0
+
+
+def test_every_field_has_a_label_and_ids_are_unique(opened):
+    assert opened.run("[...document.querySelectorAll('select, input')].every(one => one.labels.length === 1)")
+    assert opened.run(
+        "(ids => new Set(ids).size === ids.length)([...document.querySelectorAll('[id]')].map(e => e.id))"
+    )
+    targets = opened.run("[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.getAttribute('href'))")
+    assert all(opened.count(target) == 1 for target in set(targets))
+
+
+def test_the_page_asks_for_nothing_and_is_the_same_each_time(shared):
+    text = (shared.root / "reports/index.html").read_text()
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
+    assert not re.search(r"@import|url\((?!data:)", text)
+    page.render(shared.params, shared.root / "again.html", shared.root)
+    assert (shared.root / "again.html").read_text() == text
+    assert len(shared.warnings) == 5  # tables V to IX have no results
+
+
+def test_titles_are_text_and_never_markup(shared):
+    text = (shared.root / "reports/index.html").read_text()
+    assert "<b>Mask" not in text
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+    assert any("</script><b>Mask" in run["title"] for one in data["gallery"] for run in one["runs"])
+
+
+def test_an_empty_project_gives_a_page_that_says_what_to_do(project):
+    warnings = page.render(project.params, project.root / "reports/index.html", project.root)
+    assert any("snakemake reports/table_iv.tex" in warning for warning in warnings)
+    text = (project.root / "reports/index.html").read_text()
+    assert "snakemake reports/figures/figure_11.pdf" in text
+    assert "not trained" in text
+
+
+def test_curves_are_thinned_and_leave_out_what_is_not_finite(tmp_path):
+    path = tmp_path / "metrics.csv"
+    rows = [
+        "step,epoch,train/loss,val/AP",
+        *(f"{step},0,{step}," for step in range(1000)),
+        "1000,1,nan,",
+        "1001,1,,0.5",
+    ]
+    path.write_text("\n".join(rows) + "\n")
+    curves = page.read_curves(path)
+    assert list(curves) == ["loss"]
+    assert len(curves["loss"]) <= page.CURVE_POINTS
+    assert curves["loss"][0] == (4, 2.0)  # five steps in one point: their mean, at their last step
+    assert page.read_curves(tmp_path / "none.csv") == {}
+
+
+def test_durations_are_read_easily():
+    assert [page.duration(seconds) for seconds in (45, 200, 3720)] == ["45 s", "3 min 20 s", "1 h 02 min"]
