@@ -191,11 +191,16 @@ def build_extractor(params: ModelParams) -> ResNetFPN:
     """
     body = ResNetBody(params.backbone, frozen_stages=params.frozen_stages, frozen_batchnorm=params.frozen_batchnorm)
     if params.weights == "imagenet":
-        body.load_state_dict(_imagenet(params.backbone), strict=False)  # without its classifier
+        body.load_state_dict(imagenet_weights(params.backbone), strict=False)  # without its classifier
     return ResNetFPN(body, params.fpn_channels)
 
 
-def _imagenet(name: str) -> Mapping[str, Tensor]:
+def imagenet_weights(name: str) -> Mapping[str, Tensor]:
+    """Torchvision's ImageNet weights of a backbone, from its cache or the network.
+
+    Raises:
+        UserError: they cannot be had.
+    """
     weights = _BODIES[name][2]
     try:
         return weights.get_state_dict(progress=False, check_hash=True)

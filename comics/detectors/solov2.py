@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from comics.detectors.backbone import FeaturePyramid, ResNetBody, _imagenet, conv_norm
+from comics.detectors.backbone import FeaturePyramid, ResNetBody, conv_norm, imagenet_weights
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
 from comics.params import InferenceParams, ModelParams
 
@@ -533,7 +533,7 @@ def build_solov2(params: ModelParams, num_classes: int, inference: InferencePara
     """
     body = FineBody(params.backbone, frozen_stages=params.frozen_stages, frozen_batchnorm=params.frozen_batchnorm)
     if params.weights == "imagenet":
-        body.load_state_dict(_imagenet(params.backbone), strict=False)  # without its classifier
+        body.load_state_dict(imagenet_weights(params.backbone), strict=False)  # without its classifier
     return SOLOv2(
         FineExtractor(body, params.fpn_channels),
         num_classes=num_classes,

@@ -244,7 +244,7 @@ _SOLOV2 = _rules(
 )
 
 _FCOS = _rules(  # the towers are listed alike in both projects
-    (r"proposal_generator\.(?:fcos_head|MEInst_head)\.((?:cls|bbox|mask)_tower\.\d+\.\w+)", r"head.\1"),
+    (r"proposal_generator\.(?:fcos_head|MEInst_head)\.((?:cls|bbox)_tower\.\d+\.\w+)", r"head.\1"),
     (r"proposal_generator\.(?:fcos_head|MEInst_head)\.((?:cls_logits|bbox_pred|ctrness)\.\w+)", r"head.\1"),
     (r"proposal_generator\.(?:fcos_head|MEInst_head)\.(scales\.\d\.scale)", r"head.\1"),
 )
@@ -265,11 +265,19 @@ _CONDINST = _rules(
     (r"mask_branch\.(?:seg_head|logits)\..+", "", "an auxiliary task that this detector does not have"),
     (r"mask_head\.(?:sizes_of_interest|_iter)", "", "a constant"),
 )
+_MEINST = _rules(
+    (r"proposal_generator\.MEInst_head\.mask_tower\.(\d+\.\w+)", r"mask_tower.\1"),
+    (r"proposal_generator\.MEInst_head\.mask_pred\.(\w+)", r"code.\1"),
+    (r"proposal_generator\.mask_encoding\.components", "components"),
+    (r"proposal_generator\.mask_encoding\.explained_variances", "variances"),
+    (r"proposal_generator\.mask_encoding\.means", "mean"),
+)
 _HEADS: dict[str, list[Rule]] = {
     "mask_rcnn": _MASK_RCNN,
     "solov2": _SOLOV2,
     "blendmask": [*_FCOS, *_BLENDMASK],
     "condinst": [*_FCOS, *_CONDINST],
+    "meinst": [*_FCOS, *_MEINST],
 }
 _FAMILY_RULES = {"caffe2": _CAFFE2, "detectron2": _DETECTRON2, "torchvision": _TORCHVISION}
 

@@ -19,7 +19,7 @@ from comics.detectors.base import LevelProposals
 from comics.errors import UserError
 from comics.params import ModelParams
 
-DETECTORS = ["blendmask", "condinst", "meinst"]
+DETECTORS = ["blendmask", "condinst", "meinst", "mask_rcnn", "solov2"]
 
 every_detector = pytest.mark.parametrize("name", DETECTORS)
 
@@ -251,7 +251,7 @@ FOUR = [
     [[4, 40, 36, 80], [44, 8, 70, 40], [56, 56, 88, 90]],
     [[20, 16, 76, 84]],
 ]
-STEPS = {"blendmask": 80, "condinst": 100, "meinst": 100}
+STEPS = {"blendmask": 80, "condinst": 100, "meinst": 100, "mask_rcnn": 70, "solov2": 60}
 
 
 @every_detector

@@ -145,6 +145,17 @@ def condinst_names(classes: int) -> Names:
     return names
 
 
+def meinst_names(classes: int) -> Names:
+    names = detectron2_resnet("resnet18", "backbone.bottom_up.")
+    head = "proposal_generator.MEInst_head"
+    fcos_names(names, head, classes, towers=("cls", "bbox", "mask"))
+    names.layer(f"{head}.mask_pred", 60, 32, 3, 3)
+    names.add("proposal_generator.mask_encoding.components", 60, 784)
+    names.add("proposal_generator.mask_encoding.explained_variances", 60)
+    names.add("proposal_generator.mask_encoding.means", 784)
+    return names
+
+
 def solov2_names(classes: int, width: int = 64) -> Names:
     names = detectron2_resnet("resnet18", "backbone.bottom_up.")
     detectron2_fpn(names, {2: 64, 3: 128, 4: 256, 5: 512}, 32)
@@ -168,10 +179,11 @@ PUBLISHED = {
     "mask_rcnn": mask_rcnn_names,
     "blendmask": blendmask_names,
     "condinst": condinst_names,
+    "meinst": meinst_names,
     "solov2": solov2_names,
 }
-CLASS_TENSORS = {"mask_rcnn": 6, "blendmask": 4, "condinst": 2, "solov2": 2}
-UNUSED = {"mask_rcnn": 9, "blendmask": 0, "condinst": 2, "solov2": 0}  # P2 and anchors; constants
+CLASS_TENSORS = {"mask_rcnn": 6, "blendmask": 4, "condinst": 2, "meinst": 2, "solov2": 2}
+UNUSED = {"mask_rcnn": 9, "blendmask": 0, "condinst": 2, "meinst": 0, "solov2": 0}  # P2 and anchors; constants
 
 
 def save_pickle(path: Path, content, protocol: int = 2) -> Path:
@@ -225,7 +237,7 @@ def test_fcos_serves_every_detector_with_its_boxes(tmp_path):
     names = detectron2_resnet("resnet18", "backbone.bottom_up.")
     fcos_names(names, "proposal_generator.fcos_head", 2)
     torch.save({"model": dict(names)}, tmp_path / "FCOS_R_50_1x.pth")
-    for detector in ("blendmask", "condinst"):
+    for detector in ("blendmask", "condinst", "meinst"):
         report = load_into(build(detector, SMALL, 2), detector, tmp_path / "FCOS_R_50_1x.pth")
         assert len(report.of("used")) == len(names)
         assert report.missing
@@ -245,7 +257,7 @@ def test_the_background_comes_first_here(tmp_path):
     assert torch.equal(predictor.bbox_pred.weight[4:], names["roi_heads.box_predictor.bbox_pred.weight"])
     masks = detector.roi_heads.mask_predictor.mask_fcn_logits.weight
     assert torch.equal(masks[1:], names["roi_heads.mask_head.predictor.weight"])
-    assert float(masks[0].abs().sum()) == 0
+    assert not masks[0].any()
 
 
 # ------------------------------------------------------------------------------------------------------ conventions
