@@ -64,6 +64,8 @@ class MiniDataset(Block):
     val: int = Field(40, ge=1)
     test_dev: int = Field(120, ge=1)
     test_challenge: int = Field(120, ge=1)
+    challenge_level: int | None = Field(None, ge=1, le=4)
+    """How hard test_challenge is perturbed (`comics.data.challenge`); drawn for each image when empty."""
 
 
 class OpenForensicsDataset(Block):

@@ -85,6 +85,10 @@ class TrainingModule(lightning.LightningModule):
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, batch_size=size)
         return losses.total
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.model.after_step()
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
             self.log("train/lr", group["lr"])

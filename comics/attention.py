@@ -1,0 +1,124 @@
+"""Frequency enhanced attention (section VI, figure 7): high frequencies tell where the features matter.
+
+SRM filters (Fridrich and Kodovsky, "Rich Models for Steganalysis", TIFS 2012) on the image and on the features, two
+convolutions with BatchNorm and ReLU, and a spatial attention (Woo et al., CBAM, ECCV 2018) whose map is multiplied into
+the output of the extractor.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, conv2d
+
+from comics.params import AttentionParams
+
+_FIRST = [[0, 0, 0, 0, 0], [0, -1, 2, -1, 0], [0, 2, -4, 2, 0], [0, -1, 2, -1, 0], [0, 0, 0, 0, 0]]
+_SECOND = [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
+_THIRD = [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, -2, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+
+RESIDUAL_LIMIT = 3.0
+"""Residuals are truncated to +-3 grey levels, as in the rich models."""
+
+
+def srm_filters() -> Tensor:
+    """The three residual filters of size 5, each divided by its largest absolute value: (3, 5, 5).
+
+    Each sums to 0, so that flat regions give nothing.
+    """
+    kernels = [torch.tensor(kernel, dtype=torch.float32) for kernel in (_FIRST, _SECOND, _THIRD)]
+    return torch.stack([kernel / kernel.abs().max() for kernel in kernels])
+
+
+class ImageResiduals(nn.Module):
+    """SRM residuals of an image: (B, 3, H, W) in [0, 1] to (B, 3, H, W), in grey levels, truncated, divided by the limit.
+
+    Each filter is applied to every colour and the three colours are averaged, so that there is one map a filter.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        filters = srm_filters()
+        self.register_buffer("kernel", filters[:, None].repeat(1, 3, 1, 1) / 3, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        residual = conv2d(images * 255, self.kernel.to(images.dtype), padding=2)
+        return residual.clamp(-RESIDUAL_LIMIT, RESIDUAL_LIMIT) / RESIDUAL_LIMIT
+
+
+class FeatureResiduals(nn.Module):
+    """SRM residuals of features, depthwise: channel c gets filter c modulo 3; (B, C, H, W) to (B, C, H, W)."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        filters = srm_filters()
+        self.register_buffer("kernel", filters[torch.arange(channels) % len(filters)][:, None], persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return conv2d(features, self.kernel.to(features.dtype), padding=2, groups=features.shape[1])
+
+
+class SpatialAttention(nn.Module):
+    """CBAM's spatial attention: mean and maximum over channels, a 7 x 7 convolution, a sigmoid; (B, C, H, W) to (B, 1, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        pooled = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], dim=1)
+        return torch.sigmoid(self.conv(pooled))
+
+
+def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class FrequencyAttention(nn.Module):
+    """The attention branch, for all levels of a pyramid.
+
+    The image's residuals go through the two convolutions once, each of stride 2; at every level they are pooled to its
+    size, joined with the residuals of its features, mixed, and turned into one attention map.
+
+    Args:
+        channels: of the pyramid maps.
+        params: widths of the two convolutions, and whether the identity is added to the product.
+    """
+
+    def __init__(self, channels: int, params: AttentionParams) -> None:
+        super().__init__()
+        first, second = params.channels
+        self.identity = params.identity
+        self.image_residuals = ImageResiduals()
+        self.feature_residuals = FeatureResiduals(channels)
+        self.image_branch = nn.Sequential(_block(3, first, 2), _block(first, second, 2))
+        self.feature_branch = nn.Sequential(_block(channels, first, 1), _block(first, second, 1))
+        self.attention = SpatialAttention()
+        # maps start near 1 - multiplication then leaves the extractor's output nearly as it is
+        nn.init.constant_(self.attention.conv.bias, 3.0)
+
+    def forward(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
+        """Pyramid maps with the attention multiplied in.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1], before normalisation.
+            features: pyramid maps (B, C, h, w).
+
+        Returns:
+            Maps of the same shapes.
+        """
+        frequencies = self.image_branch(self.image_residuals(images))
+        result = []
+        for level in features:
+            image_part = adaptive_avg_pool2d(frequencies, level.shape[-2:])
+            attention = self.attention(image_part + self.feature_branch(self.feature_residuals(level)))
+            result.append(level * (1 + attention) if self.identity else level * attention)
+        return result

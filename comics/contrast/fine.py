@@ -1,0 +1,187 @@
+"""Fine-grained contrastive learning (section V, equations 6-8): pixels inside and outside of a face's outline.
+
+Around every face, mask features are cut out with its box and resized to S x S. Inside and outside of the outline, and
+away from it, they make two regions: h+ (the face) and h- (what surrounds it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torchvision.ops import roi_align
+
+Samples = Literal["far", "close", "all"]
+REAL, FAKE = 0, 1
+
+
+def crop_masks(masks: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
+    """Masks cut out with their boxes and resized, in the order of the boxes.
+
+    Args:
+        masks: B tensors (n, H, W) bool.
+        boxes: B tensors (n, 4) xyxy px, one a mask.
+        size: S.
+
+    Returns:
+        (sum of n, S, S) bool.
+    """
+    crops = []
+    for mask, box in zip(masks, boxes, strict=True):
+        index = torch.arange(len(box), device=box.device, dtype=torch.float32)[:, None]
+        rois = torch.cat([index, box.float()], dim=1)
+        crops.append(roi_align(mask[:, None].float(), rois, size, aligned=True)[:, 0] >= 0.5)
+    return torch.cat(crops)
+
+
+def boundary_distance(masks: Tensor) -> Tensor:
+    """Distance of every pixel to the nearest pixel of the other side of the outline, exact and Euclidean.
+
+    A pixel that touches the outline has distance 1; in a mask without an outline every distance is infinite. Computed on
+    the masks' device in two separable passes (the lower envelope of parabolas, by comparison of all pairs in a
+    row and then in a column: S is small).
+
+    Args:
+        masks: (n, S, S) bool.
+
+    Returns:
+        (n, S, S) float32, in pixels of the crop.
+    """
+    size = masks.shape[-1]
+    steps = torch.arange(size, device=masks.device, dtype=torch.float32)
+    gaps = (steps[:, None] - steps[None, :]).square()
+    far = float(4 * size * size)  # more than any squared distance
+
+    def to_set(members: Tensor) -> Tensor:
+        cost = torch.where(members, 0.0, far)
+        along_rows = (cost[:, :, None, :] + gaps).amin(dim=-1)
+        squared = (along_rows.transpose(1, 2)[:, :, None, :] + gaps).amin(dim=-1).transpose(1, 2)
+        return torch.where(squared < far, squared, torch.inf)
+
+    return torch.where(masks, to_set(~masks), to_set(masks)).sqrt()
+
+
+def split_regions(masks: Tensor, samples: Samples, margin: float) -> tuple[Tensor, Tensor]:
+    """The pixels of h+ and of h- (figure 6): those farther than `margin` from the outline, those within it, or all.
+
+    Args:
+        masks: (n, S, S) bool.
+        samples: ``far`` | ``close`` | ``all``.
+        margin: in pixels of the crop; the paper's 2.
+
+    Returns:
+        Two (n, S, S) bool: inside and outside.
+    """
+    if samples == "all":
+        return masks, ~masks
+    distance = boundary_distance(masks)
+    kept = distance > margin if samples == "far" else distance <= margin
+    return masks & kept, ~masks & kept
+
+
+def _mean_unit(features: Tensor, region: Tensor) -> Tensor:
+    """Mean of the unit vectors of a region's pixels: (n, C, P) and (n, P) to (n, C); 0 for an empty region."""
+    weight = region.to(features.dtype)
+    total = torch.einsum("ncp,np->nc", features, weight)
+    return total / weight.sum(-1).clamp(min=1)[:, None]
+
+
+def region_mean(first: Tensor, second: Tensor) -> Tensor:
+    """Equation 7 as a mean over pixel pairs: the dot product of two regions' mean unit vectors, (..., C) to (...)."""
+    return (first * second).sum(-1)
+
+
+def log_pixel_pairs(
+    features: Tensor, region: Tensor, others: Tensor, other_region: Tensor, temperature: float
+) -> Tensor:
+    """Logarithm of the mean over pixel pairs of ``exp(cos / tau)``, for every pair of rows.
+
+    The authors' code sums the exponentials; the mean keeps crops with different numbers of pixels comparable.
+
+    Args:
+        features, others: unit vectors (n, C, P) and (m, C, P).
+        region, other_region: (n, P) and (m, P) bool.
+        temperature: tau.
+
+    Returns:
+        (n, m); pairs with an empty region give log of 0.
+    """
+    rows = []
+    for row, inside in zip(features, region, strict=True):  # row by row: n x m x P x P would not fit
+        cosine = torch.einsum("cp,mcq->mpq", row[:, inside], others) / temperature
+        cosine = cosine.masked_fill(~other_region[:, None, :], float("-inf"))
+        pairs = (inside.sum() * other_region.sum(-1)).clamp(min=1)
+        empty = ~other_region.any(-1) | ~inside.any()
+        flat = cosine.flatten(1)
+        flat = torch.cat([flat, flat.new_full((len(flat), 1), float("-inf"))], dim=1)
+        flat = torch.where(empty[:, None], torch.zeros_like(flat), flat)
+        value = torch.logsumexp(flat, dim=-1) - pairs.to(flat.dtype).log()
+        rows.append(torch.where(empty, torch.full_like(value, float("-inf")), value))
+    return torch.stack(rows) if rows else features.new_zeros(0, len(others))
+
+
+def _ratio_loss(positive: Tensor, negative: Tensor, dim: int = 0) -> Tensor:
+    """``-log(sum e^positive / (sum e^positive + sum e^negative))`` over `dim`, stable for any size of the summands."""
+    own, other = torch.logsumexp(positive, dim), torch.logsumexp(negative, dim)
+    return torch.logaddexp(own, other) - own
+
+
+def fine_losses(
+    features: Tensor,
+    masks: Tensor,
+    labels: Tensor,
+    temperature: float,
+    samples: Samples = "far",
+    margin: float = 2.0,
+    similarity: Literal["region_mean", "pixel_pairs"] = "region_mean",
+) -> tuple[Tensor, Tensor]:
+    """The intra-face loss of equation 6 and the inter-face loss of equation 8, before their weights.
+
+    Equation 6: the face and the surroundings of a real face are alike, those of a fake face differ. Equation 8: the
+    surroundings of real and fake faces are alike, the faces themselves differ; averaged over the real and the
+    fake faces h_j. Faces with an empty region are left out; where a batch has not both classes, there is nothing to
+    compare and the loss is 0.
+
+    Args:
+        features: mask features (n, C, S, S) of n faces.
+        masks: (n, S, S) bool.
+        labels: (n,) class indices, 0 real and 1 fake.
+        temperature: tau.
+        samples, margin: which pixels, see `split_regions`.
+        similarity: ``region_mean``, O(pixels), or ``pixel_pairs``, O(pixels^2).
+
+    Returns:
+        Two scalars, connected to `features` also where they are 0.
+    """
+    features = features if features.dtype == torch.float64 else features.float()
+    nothing = features.sum() * 0
+    inside, outside = split_regions(masks, samples, margin)
+    usable = inside.flatten(1).any(1) & outside.flatten(1).any(1)
+    real = (usable & (labels == REAL)).nonzero()[:, 0]
+    fake = (usable & (labels == FAKE)).nonzero()[:, 0]
+    if not (len(real) and len(fake)):
+        return nothing, nothing
+    pixels = normalize(features.flatten(2), dim=1)
+    inside, outside = inside.flatten(1), outside.flatten(1)
+
+    if similarity == "region_mean":
+        face, around = _mean_unit(pixels, inside), _mean_unit(pixels, outside)
+        within = region_mean(face, around) / temperature
+        alike = region_mean(around[real][:, None], around[fake][None]) / temperature
+        apart = region_mean(face[real][:, None], face[fake][None]) / temperature
+    else:
+        within = torch.cat(
+            [
+                log_pixel_pairs(pixels[i, None], inside[i, None], pixels[i, None], outside[i, None], temperature)[0]
+                for i in range(len(pixels))
+            ]
+        )
+        alike = log_pixel_pairs(pixels[real], outside[real], pixels[fake], outside[fake], temperature)
+        apart = log_pixel_pairs(pixels[real], inside[real], pixels[fake], inside[fake], temperature)
+
+    intra = _ratio_loss(within[real], within[fake])
+    inter = torch.cat([_ratio_loss(alike, apart, dim=1), _ratio_loss(alike, apart, dim=0)]).mean()
+    return intra + nothing, inter + nothing

@@ -1,0 +1,77 @@
+"""Queues and prototypes of proposal features: the memory of coarse-grained contrastive learning (section IV-B)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+
+class Memory(nn.Module):
+    """One ring buffer and one prototype for each group (a level and class).
+
+    All state is in buffers, so that it travels with the checkpoint. Features are stored as unit vectors: only cosine
+    similarities are ever taken of them (equation 3).
+
+    Args:
+        groups: number of groups.
+        size: slots of each queue.
+        channels: of a feature.
+        momentum: alpha of equation 2.
+        pushed: features pushed a call, the least similar to the prototype.
+    """
+
+    queue: Tensor
+    filled: Tensor
+    head: Tensor
+    prototype: Tensor
+    has_prototype: Tensor
+
+    def __init__(self, groups: int, size: int, channels: int, momentum: float, pushed: int) -> None:
+        super().__init__()
+        self.size, self.momentum, self.pushed = size, momentum, pushed
+        self.register_buffer("queue", torch.zeros(groups, size, channels))
+        self.register_buffer("filled", torch.zeros(groups, dtype=torch.long))
+        self.register_buffer("head", torch.zeros(groups, dtype=torch.long))
+        self.register_buffer("prototype", torch.zeros(groups, channels))
+        self.register_buffer("has_prototype", torch.zeros(groups, dtype=torch.bool))
+
+    def negatives(self, group: int) -> tuple[Tensor, Tensor]:
+        """The queue of `group`, (size, channels) unit vectors, and which slots were ever filled, (size,) bool."""
+        valid = torch.arange(self.size, device=self.queue.device) < self.filled[group]
+        return self.queue[group].clone(), valid  # a copy: a later push must not change what a backward pass needs
+
+    @torch.no_grad()
+    def update(self, group: int, keys: Tensor) -> None:
+        """Move the prototype of `group` by equation 2 and push the keys least similar to it.
+
+        Equation 2 is applied key by key; n applications have the closed form
+        ``alpha^n p + (1 - alpha) sum_j alpha^(n-1-j) k_j``. The first key ever seen starts the prototype.
+
+        Args:
+            group: index of the group.
+            keys: (n, channels) features, in any order, n >= 0.
+        """
+        keys = keys.detach().float()
+        if not len(keys):
+            return
+        keys = normalize(keys, dim=-1)
+        before = torch.where(self.has_prototype[group], self.prototype[group], keys[0])
+        count = len(keys)
+        exponents = torch.arange(count - 1, -1, -1, device=keys.device, dtype=keys.dtype)
+        weights = (1 - self.momentum) * self.momentum**exponents
+        after = self.momentum**count * before + weights @ keys
+        self.prototype[group] = after
+        self.has_prototype[group] = True
+
+        similarity = keys @ normalize(after, dim=-1)
+        chosen = similarity.topk(min(self.pushed, count, self.size), largest=False).indices
+        self._push(group, keys[chosen])
+
+    def _push(self, group: int, keys: Tensor) -> None:
+        """Write keys at the head of the ring; the oldest are overwritten."""
+        count = len(keys)
+        slots = (self.head[group] + torch.arange(count, device=keys.device)) % self.size
+        self.queue[group, slots] = keys
+        self.head[group] = (self.head[group] + count) % self.size
+        self.filled[group] = (self.filled[group] + count).clamp(max=self.size)

@@ -1,0 +1,131 @@
+"""COMICS: a detector, frequency enhanced attention and the bi-grained objective. The one place where they meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from comics.attention import FrequencyAttention
+from comics.classes import CLASSES
+from comics.contrast import CoarseContrast, MomentumCopy, fine_losses
+from comics.contrast.fine import crop_masks
+from comics.data.loading import Batch
+from comics.detectors import build
+from comics.detectors.base import LevelProposals, Prediction, Size
+from comics.params import ResolvedRun
+
+
+@dataclass
+class LossTerms:
+    """What one batch gives.
+
+    Attributes:
+        terms: weighted summands of the loss, by name.
+        logged: further values for people, without gradient.
+    """
+
+    terms: dict[str, Tensor]
+    logged: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """The scalar to back-propagate: L_detect + L_Bi (equation 9)."""
+        return torch.stack([term.float() for term in self.terms.values()]).sum()
+
+
+class PyramidExtractor(nn.Module):
+    """Images to pyramid maps: the feature extractor F of the paper, with its attention when there is one."""
+
+    def __init__(self, extractor: nn.Module, attention: FrequencyAttention | None) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.attention = attention
+
+    def forward(self, images: Tensor, normalised: Tensor) -> list[Tensor]:
+        """Maps of `images` (B, 3, H, W) in [0, 1], given also as the extractor takes them."""
+        features = self.extractor(normalised)
+        return features if self.attention is None else self.attention(images, features)
+
+
+def _boxes(proposals: Sequence[LevelProposals]) -> list[tuple[Tensor, Tensor]]:
+    return [(level.boxes, level.locations) for level in proposals]
+
+
+class Comics(nn.Module):
+    """The model of a run.
+
+    Args:
+        run: its detector and the components that are on: ``attention``, ``coarse``, ``fine`` (``views`` is the loader's).
+    """
+
+    def __init__(self, run: ResolvedRun) -> None:
+        super().__init__()
+        objective = run.objective
+        self.objective = objective
+        self.detector = build(run.detector, run.model, len(CLASSES), run.inference)
+        self.attention = None
+        if "attention" in run.components:
+            self.attention = FrequencyAttention(self.detector.channels, run.attention)
+        # not a submodule: its parts are, and parameters have one name
+        self._extractor = (PyramidExtractor(self.detector.extractor, self.attention),)
+        self.momentum: MomentumCopy | None = None
+        self.coarse: CoarseContrast | None = None
+        if "coarse" in run.components:
+            self.momentum = MomentumCopy(self._extractor[0], objective.coarse.momentum)
+            self.coarse = CoarseContrast(
+                objective.coarse, len(self.detector.strides), self.detector.channels, objective.temperature
+            )
+        self.fine = "fine" in run.components
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Pyramid maps of `images` (B, 3, H, W), RGB in [0, 1]."""
+        return self._extractor[0](images, self.detector.normalise(images))
+
+    def losses(self, batch: Batch) -> LossTerms:
+        """Every term of the loss of one batch, weighted."""
+        features = self.features(batch.images)
+        outputs = self.detector.forward_heads(features)
+        result = LossTerms(dict(self.detector.losses(outputs, batch.targets, batch.sizes)))
+        faces = [target["boxes"] for target in batch.targets]
+        labels = [target["labels"] for target in batch.targets]
+
+        if self.coarse is not None and self.momentum is not None:
+            images = batch.images if batch.keys is None else batch.keys
+            with torch.no_grad():
+                keys = self.momentum(images, self.detector.normalise(images))
+                key_boxes = _boxes(self.detector.propose(keys))
+                query_boxes = _boxes(self.detector.proposals(outputs))
+            with torch.autocast(images.device.type, enabled=False):
+                loss, logged = self.coarse(features, keys, query_boxes, key_boxes, faces, labels)
+            result.terms["loss_coarse"] = self.objective.coarse.weight * loss
+            result.logged.update(logged)
+
+        if self.fine:
+            fine = self.objective.fine
+            maps = self.detector.roi_mask_features(outputs, faces, fine.size)
+            masks = crop_masks([target["masks"] for target in batch.targets], faces, fine.size)
+            with torch.autocast(maps.device.type, enabled=False):
+                intra, inter = fine_losses(
+                    maps,
+                    masks,
+                    torch.cat(labels),
+                    self.objective.temperature,
+                    fine.samples,
+                    fine.margin,
+                    fine.similarity,
+                )
+            result.terms["loss_intra"] = fine.intra_weight * intra
+            result.terms["loss_inter"] = fine.inter_weight * inter
+        return result
+
+    def after_step(self) -> None:
+        """Move the momentum extractor; to be called once after every optimiser step."""
+        if self.momentum is not None:
+            self.momentum.update()
+
+    def predict(self, images: Tensor, sizes: Sequence[Size]) -> list[Prediction]:
+        """Detections of `images` (B, 3, H, W), whose valid parts are `sizes`."""
+        return self.detector.predict(self.detector.forward_heads(self.features(images)), sizes)
