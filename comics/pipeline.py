@@ -116,8 +116,8 @@ def _is_step(words: list[str]) -> bool:
     return any(Path(first).name == "comics" and second in ("train", "predict") for first, second in pairwise(words))
 
 
-def _wait_for_others() -> None:
-    """Let a pipeline that is alive in this folder end first; then lift the lock that a killed one left.
+def wait_for_others(interval: float = 2.0) -> None:
+    """Let a pipeline that is alive in this folder end (looked for every `interval` seconds); lift a killed one's lock.
 
     Snakemake's lock does not say who holds it, and a killed Snakemake leaves it, and its running step, behind.
     """
@@ -127,7 +127,7 @@ def _wait_for_others() -> None:
             numbers = ", ".join(str(process.pid) for process in others)
             print(f"The pipeline is already at work in this folder (process {numbers}); waiting for it to end.")
             announced = True
-        time.sleep(2)
+        time.sleep(interval)
     if any(Path(".snakemake/locks").glob("*")):
         _snakemake("--unlock", "--quiet", "all")
 
@@ -148,7 +148,7 @@ def demo(params: Params) -> int:
             f"{params.path}: dataset: the demo shows the embedded dataset, not '{params.dataset}'.",
             "Write `dataset: mini` there, or make the table with: snakemake reports/table_iv.tex",
         )
-    _wait_for_others()
+    wait_for_others()
     before = {path: Path(path).stat().st_mtime_ns for path in DEMO_TARGETS if Path(path).exists()}
     code = _snakemake(*DEMO_TARGETS)
     if code:

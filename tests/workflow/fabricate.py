@@ -51,24 +51,25 @@ def fabricate_scores(params: Params, folder: Path, run: str, seed: int = 0) -> l
 
 
 def fabricate_dataset(params: Params, folder: Path) -> None:
-    """Write COCO files without images for every split."""
+    """Write COCO files without images for every split, and a mask code in name only."""
     for split in SPLITS:
         categories = [{"id": 1, "name": "Real"}, {"id": 2, "name": "Fake"}]
         content = {"images": [], "annotations": [], "categories": categories}
         path = folder / "data" / params.dataset / split / "annotations.json"
         write_json(path, content)
+    (folder / "data" / params.dataset / "mask_codec.npz").write_bytes(b"code")
 
 
 def fabricate(params: Params, folder: Path) -> None:
-    """Everything that the whole workflow makes before it renders, for every run that is trained."""
+    """Everything that the whole workflow makes before it renders, for every run that is trained, in its order."""
     fabricate_dataset(params, folder)
     for run in dict.fromkeys(map(params.canonical, params.runs)):
         for seed in params.seeds(run):
-            fabricate_scores(params, folder, run, seed)
             resolved = params.resolve(run, seed)
-            (folder / resolved.folder / "model.pt").write_bytes(b"weights")
             write_json(folder / resolved.folder / "run.json", {"digest": resolved.digest})
+            (folder / resolved.folder / "model.pt").write_bytes(b"weights")
             for split in TEST_SPLITS:
                 path = folder / resolved.folder / f"{split}.detections.json"
                 write_json(path, [])
                 write_sidecar(path, {"run": run, "split": split, "seed": seed, "digest": resolved.digest})
+            fabricate_scores(params, folder, run, seed)
