@@ -233,7 +233,7 @@ def _names(images: list[dict[str, Any]], suffix: str) -> list[str]:
     return [(stem if count[stem.casefold()] == 1 else name) + suffix for name, stem in zip(plain, stems, strict=True)]
 
 
-def write_examples(image: Path, folder: Path, width: int = 240) -> list[str]:
+def write_examples(image: Path, folder: Path, width: int = 200) -> list[str]:
     """One small example picture of each operation and warp at three quarters of its strength, and the original.
 
     Args:

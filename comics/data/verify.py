@@ -278,7 +278,7 @@ def card(name: str, result: Verification, expected: Mapping[str, Mapping[str, in
         "",
         "## Counts",
         "",
-        "Difference is to the count that the paper reports." if expected else "No published counts to compare with.",
+        "Expected are the paper's counts, or those that params.yaml asks for; nothing where neither is known.",
         "",
         _row("Split", "What", "Found", "Expected", "Difference"),
         _row("---", "---", "---:", "---:", "---:"),
