@@ -13,7 +13,8 @@ from comics.errors import UserError, did_you_mean
 from comics.params import SPLITS
 
 if TYPE_CHECKING:
-    from comics.data.convert import Progress, Report
+    from comics.data.convert import Report
+    from comics.data.progress import Progress
     from comics.params import CustomDataset, MiniDataset, OpenForensicsDataset
 
 DatasetArgument = Annotated[str | None, typer.Argument(help="A dataset of params.yaml; the one it uses by default.")]

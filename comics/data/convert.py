@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,8 @@ from PIL import Image, UnidentifiedImageError
 from comics.classes import CLASSES, category_id
 from comics.data import coco
 from comics.data.coco import SPLITS
-from comics.data.repair import NORMALISATIONS, Notes, repair_face
+from comics.data.progress import Progress, silent
+from comics.data.repair import Notes, repair_face
 from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_json
 
@@ -32,13 +33,6 @@ REPORT_NAME = "conversion.json"
 ANNOTATIONS_NAME = "annotations.json"
 # Raised by hand when the conversion gives other files for the same input: splits are then converted again.
 VERSION = 1
-
-Progress = Callable[[str, int, int], None]
-"""``progress(task, done, total)``: how far a task is, in any unit."""
-
-
-def silent(task: str, done: int, total: int) -> None:
-    """A `Progress` that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -538,13 +532,10 @@ def convert_coco(
 __all__ = [
     "ANNOTATIONS_NAME",
     "ID_STRIDE",
-    "NORMALISATIONS",
     "REPORT_NAME",
-    "Progress",
     "Report",
     "Source",
     "SplitReport",
     "convert_coco",
     "convert_split",
-    "silent",
 ]

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from comics.data.convert import Progress, silent
+from comics.data.progress import Progress, silent
 from comics.errors import UserError
 from comics.files import read_json, write_json
 

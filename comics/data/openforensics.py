@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comics.data.coco import SPLITS
-from comics.data.convert import Progress, Report, Source, SplitReport, convert_split, silent
+from comics.data.convert import Report, Source, SplitReport, convert_split
 from comics.data.extract import DEFAULT_BOUNDS, Bounds, extract_split, is_extracted
 from comics.data.fetch import (
     DEFAULT_RETRY,
@@ -31,6 +31,7 @@ from comics.data.fetch import (
     require_space,
     show_size,
 )
+from comics.data.progress import Progress, silent
 from comics.errors import UserError, did_you_mean
 from comics.files import atomic_write, read_json, write_json
 
@@ -288,7 +289,7 @@ def _by_hand(splits: Iterable[str], downloads: Path, record: str, base_url: str)
 
 
 def _by_address(files: Iterable[RemoteFile], downloads: Path) -> str:
-    missing = [file for file in files if _size(downloads / file.name) != file.size]
+    missing = [file for file in files if not Downloads(downloads).is_right(file)]
     listed = "\n".join(f"  {file.url} ({show_size(file.size)}, md5 {file.md5})" for file in missing)
     return f"Or download by hand into {downloads}:\n{listed}"
 
@@ -298,7 +299,6 @@ __all__ = [
     "PAPER_COUNTS",
     "SPLIT_NAMES",
     "FetchReport",
-    "Progress",
     "Report",
     "SplitReport",
     "annotation_name",
@@ -306,6 +306,5 @@ __all__ = [
     "convert",
     "fetch",
     "select",
-    "silent",
     "source",
 ]

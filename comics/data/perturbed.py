@@ -18,7 +18,8 @@ from pycocotools import mask as coco_mask
 
 from comics.data import challenge, coco
 from comics.data.coco import SPLITS
-from comics.data.convert import ANNOTATIONS_NAME, ID_STRIDE, Progress, replace_folder, silent
+from comics.data.convert import ANNOTATIONS_NAME, ID_STRIDE, replace_folder
+from comics.data.progress import Progress, silent
 from comics.errors import UserError, did_you_mean
 from comics.files import atomic_write, read_json, write_json
 
@@ -93,10 +94,9 @@ def warp_face(segmentation: Any, positions: NDArray[np.float32], height: int, wi
     Returns:
         None when no pixel of the face is left in the image.
     """
-    if isinstance(segmentation, list):
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    else:
-        rle = segmentation
+    rle = segmentation
+    if isinstance(rle, list):
+        rle = coco_mask.merge(coco_mask.frPyObjects(rle, height, width))
     warped = coco_mask.encode(np.asfortranarray(challenge.warp_mask(coco_mask.decode(rle), positions)))
     area = float(coco_mask.area(warped))
     if area < 1:

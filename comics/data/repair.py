@@ -58,7 +58,7 @@ class Notes:
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, kind: str, where: str, count: int = 1) -> None:
+    def add(self, kind: str, where: str) -> None:
         """Count a change of `where`, which names the place for a reader.
 
         Raises:
@@ -71,7 +71,7 @@ class Notes:
                 f"{where}: {REPAIRS[kind]}: refused, because the conversion is strict.",
                 "Correct the file, or convert without --strict to have such faces repaired and reported.",
             )
-        self.counts[kind] = self.counts.get(kind, 0) + count
+        self.counts[kind] = self.counts.get(kind, 0) + 1
         examples = self.examples.setdefault(kind, [])
         if len(examples) < EXAMPLES:
             examples.append(where.replace(self.root, "") if self.root else where)

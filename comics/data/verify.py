@@ -22,7 +22,8 @@ from PIL import Image
 from comics.classes import CLASSES, class_label
 from comics.data import coco
 from comics.data.coco import SPLITS
-from comics.data.convert import ANNOTATIONS_NAME, REPORT_NAME, Progress, silent
+from comics.data.convert import ANNOTATIONS_NAME, REPORT_NAME
+from comics.data.progress import Progress, silent
 from comics.errors import UserError
 from comics.files import atomic_write, read_json, write_json, write_text
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -158,6 +160,17 @@ def test_flipped_byte_is_refused(server: Server, tmp_path: Path) -> None:
     assert server.record.requests.count("Val.zip") == 2
     assert not (tmp_path / "downloads/Val.zip").exists()
     assert whole(tmp_path) == {}
+
+
+def test_evil_archive_of_the_right_md5(server: Server, tmp_path: Path) -> None:
+    buffer = io.BytesIO(server.record.files["Val.zip"])
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("../../evil.jpg", b"evil")
+    server.record.files["Val.zip"] = buffer.getvalue()
+    with pytest.raises(UserError, match=r"Val\.zip: '\.\./\.\./evil\.jpg' leads out of the folder"):
+        run(server, tmp_path, splits=["val"])
+    assert not (tmp_path / "raw/Images").exists()
+    assert not list(tmp_path.rglob("evil*"))
 
 
 def test_missing_part_of_the_record(server: Server, tmp_path: Path) -> None:
