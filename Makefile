@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV ?= uv
 
+# `make setup PYTHON=...` looks at the environment again: it is made anew where it is of another version.
+ifeq ($(origin PYTHON),command line)
+.PHONY: $(READY)
+endif
+
 .PHONY: help setup demo test lint format lock schema clean
 
 help: ## this list
