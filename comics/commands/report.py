@@ -65,7 +65,27 @@ def page(
     print(output)
 
 
+def paper(
+    output: Annotated[Path, typer.Option(help="The PDF; its .tex goes beside it.")] = Path("reports/paper.pdf"),
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse overfull boxes and missing references.")] = False,
+    params: ParamsOption = Path("params.yaml"),
+) -> None:
+    """Compile all rendered tables and figures into one two-column PDF (needs latexmk and pdflatex)."""
+    from comics.errors import UserError
+    from comics.params import load
+    from comics.report.paper import render
+
+    compiled, missing = render(load(params), output)
+    for path in missing:
+        print(f"Not in it, because it is not rendered yet: {path}", file=sys.stderr)
+    for complaint in compiled.complaints:
+        print(complaint, file=sys.stderr)
+    if strict and compiled.complaints:
+        raise UserError(f"{output}: LaTeX complains {len(compiled.complaints)} times.", "The complaints are above.")
+    print(output)
+
+
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (table, figure, page):
+    for command in (table, figure, page, paper):
         root.command()(command)

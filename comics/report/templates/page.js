@@ -108,7 +108,8 @@
     const [split, task, across, up] = ["split", "task", "x", "y"].map((key) => byId(`scatter-${key}`).value);
     const shown = data.points.filter((point) => point.split === split && point.task === task
       && byId(point.run === null ? "scatter-reported" : "scatter-measured").checked
-      && point.values[across] !== undefined && point.values[up] !== undefined);
+      && point.values[across] !== undefined && point.values[up] !== undefined)
+      .sort((a, b) => b.star - a.star);  // a star chooses the place of its name first
     byId("scatter-status").textContent = shown.length ? `${shown.length} systems` : "Nothing to show.";
     byId("scatter-plot").replaceChildren();
     if (!shown.length) return;
@@ -162,7 +163,7 @@
   drawScatter();
 
   // ---------------------------------------------------------------------------------------------- gallery
-  const drawFace = (svg, face, unit) => {
+  const drawFace = (svg, face) => {
     for (const extra of [" halo", ` fill${face.label} label${face.label}`]) {
       if (face.mask) svgElement("path", { d: face.mask, class: `mask${extra}` }, svg);
     }
@@ -170,11 +171,14 @@
     const plain = ["halo", `label${face.label}`], wrong = ["wrong", "wrong dots"];
     for (const extra of [...plain, ...(face.error ? wrong : [])]) svgElement("rect", { x, y, width, height, class: `box ${extra}` }, svg);
   };
-  const drawTag = (svg, photo, face, text, error, unit) => {
+  const drawTag = (svg, photo, face, text, error, unit, tags) => {
     const size = 12 * unit, w = text.length * size * 0.6 + 4 * unit, h = size * 1.25;
     const x = Math.max(0, Math.min(face.box[0], photo.width - w));
     const below = error && face.text && face.text.startsWith("no face");
-    const y = Math.max(0, Math.min(photo.height - h, below ? face.box[1] + face.box[3] : face.box[1] - h));
+    let y = Math.max(0, Math.min(photo.height - h, below ? face.box[1] + face.box[3] : face.box[1] - h));
+    const meets = (other) => x < other.x + other.w && other.x < x + w && y < other.y + h && other.y < y + h;
+    for (let tries = 0; tries < 20 && tags.some(meets) && y + 2 * h < photo.height; tries += 1) y += h / 2;
+    tags.push({ x, y, w });
     const tag = svgElement("g", { class: error ? "tag error" : "tag" }, svg);
     svgElement("rect", { x, y, width: w, height: h }, tag);
     svgElement("text", { x: x + 2 * unit, y: y + size, "font-size": size }, tag, text);
@@ -193,15 +197,15 @@
       const errors = faces.filter((face) => face.error).length + missed.length;
       const svg = svgElement("svg", { viewBox: `0 0 ${photo.width} ${photo.height}`, role: "img",
         "aria-label": `image ${photo.id}: ${faces.map((face) => face.text).join(", ") || "nothing"}${missed.length ? `, ${missed.length} missed` : ""}` });
-      const unit = photo.width / 280;
+      const unit = photo.width / 280, tags = [];
       svgElement("image", { href: photo.source, width: photo.width, height: photo.height, preserveAspectRatio: "none" }, svg);
-      for (const face of faces) drawFace(svg, face, unit);
+      for (const face of faces) drawFace(svg, face);
       for (const face of missed) {
         const [x, y, width, height] = face.box;
         for (const extra of ["wrong", "wrong dots"]) svgElement("rect", { x, y, width, height, class: `box ${extra}` }, svg);
       }
-      for (const face of faces) drawTag(svg, photo, face, face.text, face.error, unit);
-      for (const face of missed) drawTag(svg, photo, face, "miss", true, unit);
+      for (const face of faces) drawTag(svg, photo, face, face.text, face.error, unit, tags);
+      for (const face of missed) drawTag(svg, photo, face, "miss", true, unit, tags);
       const caption = document.createElement("figcaption");
       caption.textContent = `${data.splits[photo.split]}, image ${photo.id}` + (run === "truth" ? "" : `: ${errors} ${errors === 1 ? "error" : "errors"}`);
       figure.append(svg, caption);
