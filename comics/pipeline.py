@@ -17,7 +17,12 @@ from comics.files import atomic_write, write_json
 from comics.params import TASKS, TEST_SPLITS, Params
 from comics.report.results import Measured, is_current, read_run
 
-DEMO_TARGETS = ("reports/table_iv.tex", "reports/figures/figure_9.pdf", "reports/figures/figure_9.png")
+DEMO_TARGETS = (
+    "reports/table_iv.tex",
+    "reports/figures/figure_9.pdf",
+    "reports/figures/figure_9.png",
+    "reports/index.html",
+)
 
 
 def current_results(params: Params) -> Iterator[Measured]:

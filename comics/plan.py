@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from comics.files import write_json
-from comics.params import Params
+from comics.params import TEST_SPLITS, Params
 from comics.provenance import sidecar_path
 from comics.report.results import detections_path, resolved_runs, scores_path
 
@@ -37,6 +37,16 @@ def row_files(params: Params, table: str, splits: Iterable[str], made: Collectio
             if not row.optional or params.canonical(row.run) in made or all(Path(file).exists() for file in files):
                 needed += files
     return list(dict.fromkeys(needed))
+
+
+def page_files(params: Params, made: Collection[str] = ()) -> list[str]:
+    """The scores that the page shows: of every run that has all of them, or is in `made`."""
+    files = []
+    for run in dict.fromkeys(map(params.canonical, params.runs)):
+        scores = score_files(params, [run], TEST_SPLITS)
+        if run in made or all(Path(file).exists() for file in scores):
+            files += scores
+    return list(dict.fromkeys(files))
 
 
 def table_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:

@@ -13,8 +13,9 @@ from comics.pipeline import DEMO_TARGETS, wait_for_others
 
 
 def test_a_second_demo_does_nothing_and_says_so_even_after_a_kill(made_project: Path, run: Run) -> None:
+    siblings = {".tex": (".tex", ".csv", ".md"), ".html": (".html",)}
     for target in DEMO_TARGETS:
-        for suffix in (".tex", ".csv", ".md") if "table" in target else (".pdf", ".svg", ".png"):
+        for suffix in siblings.get(Path(target).suffix, (".pdf", ".svg", ".png")):
             path = (made_project / target).with_suffix(suffix)
             path.parent.mkdir(exist_ok=True)
             path.write_text("made")

@@ -51,24 +51,54 @@ rule figure:
         "comics figure {wildcards.figure} &> {log}"
 
 
+rule page:
+    """The page with everything that there is; what is not says so in its place."""
+    input:
+        scores=lambda wildcards: plan.page_files(PARAMS, requested_runs()),
+        code=sources("report"),
+    output:
+        report(
+            ensure("reports/index.html", non_empty=True),
+            caption="../report/page.rst",
+            category="Page",
+        ),
+    log:
+        "logs/reports/page.log",
+    params:
+        digest=comics_params.digest_of(PARAMS.file.model_dump(mode="json")),
+    message:
+        "Render the page"
+    shell:
+        "comics page &> {log}"
+
+
 rule tables:
     input:
-        expand(
-            "reports/{table}.{format}",
-            table=PARAMS.tables,
-            format=["tex", "csv", "md"],
-        ),
+        expand("reports/{table}.{format}", table=PARAMS.tables, format=["tex", "csv", "md"]),
 
 
 rule figures:
     input:
-        expand(
-            "reports/figures/{figure}.{format}",
-            figure=PARAMS.figures,
-            format=["pdf", "svg", "png"],
-        ),
+        expand("reports/figures/{figure}.{format}", figure=PARAMS.figures, format=["pdf", "svg", "png"]),
+
+
+rule paper:
+    """All tables and figures in one document; needs latexmk and pdflatex."""
+    input:
+        rules.tables.input,
+        rules.figures.input,
+    output:
+        report(ensure("reports/paper.pdf", non_empty=True), caption="../report/paper.rst", category="Paper"),
+    log:
+        "logs/reports/paper.log",
+    message:
+        "Compile reports/paper.pdf"
+    shell:
+        "comics paper &> {log}"
 
 
 localrules:
     table,
     figure,
+    page,
+    paper,
