@@ -15,6 +15,7 @@ parses the elements of the top-level arrays one by one, in constant memory, and 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections import Counter
@@ -51,7 +52,7 @@ def _refuse_constant(name: str) -> Any:
     raise MalformedJSON(f"{name} is not a JSON number")
 
 
-class _Buffer:
+class _Reader:
     """A window on a text file: characters are appended as they are needed and dropped when they are consumed."""
 
     def __init__(self, file: TextIO, on_read: Callable[[int], None] | None) -> None:
@@ -62,6 +63,7 @@ class _Buffer:
         self.position = 0  # of the next character, in `text`
         self.dropped = 0  # characters before `text`
         self.ended = False
+        self.where = "top level"  # for messages
 
     @property
     def offset(self) -> int:
@@ -95,14 +97,20 @@ class _Buffer:
             if not self.grow():
                 return ""
 
+    def take(self, character: str) -> bool:
+        """Consume the next character if it is `character`."""
+        if self.peek() != character:
+            return False
+        self.position += 1
+        return True
+
     def expect(self, characters: str) -> str:
         """Consume the next character, which must be one of `characters`."""
         found = self.peek()
         if not found or found not in characters:
             wanted = " or ".join(repr(character) for character in characters)
-            raise MalformedJSON(
-                f"expected {wanted} at character {self.offset}, found {found or 'the end of the file'!r}"
-            )
+            there = repr(found) if found else "the end of the file"
+            raise MalformedJSON(f"expected {wanted} at character {self.offset}, found {there}")
         self.position += 1
         return found
 
@@ -120,6 +128,10 @@ class _Buffer:
                     raise MalformedJSON(f"{error.msg} at {where}") from None
                 size *= 2  # so that one huge value is not parsed again for every chunk
                 continue
+            except MalformedJSON:
+                raise
+            except ValueError as error:  # a number of thousands of digits
+                raise MalformedJSON(f"{error} at character {self.offset}") from None
             except RecursionError:
                 raise MalformedJSON(f"nested too deeply at character {self.offset}") from None
             # "1" near the end of the window may be the beginning of "12" or, with "e+" left over, of "1e+2".
@@ -128,6 +140,38 @@ class _Buffer:
                 continue
             self.position = end
             return value
+
+    def members(self) -> Iterator[tuple[str, int, Any]]:
+        """The whole file, which must be one object; see `stream`."""
+        seen: set[str] = set()
+        self.expect("{")
+        ended = self.take("}")
+        while not ended:
+            if self.peek() != '"':
+                self.expect('"')
+            self.where = key = self.value()
+            if key in seen:
+                raise MalformedJSON("the key stands twice in the file")
+            seen.add(key)
+            self.expect(":")
+            if self.take("["):
+                yield from self._elements(key)
+            else:
+                yield key, -1, self.value()
+            self.where = f"after {key}"
+            ended = self.expect(",}") == "}"
+        if self.peek():
+            raise MalformedJSON(f"something follows the end of the object at character {self.offset}")
+
+    def _elements(self, key: str) -> Iterator[tuple[str, int, Any]]:
+        if self.take("]"):
+            yield key, -1, []
+            return
+        for index in itertools.count():
+            self.where = f"{key}[{index}]"
+            yield key, index, self.value()
+            if self.expect(",]") == "]":
+                return
 
 
 def stream(
@@ -145,50 +189,18 @@ def stream(
     Raises:
         UserError: when the file cannot be read or is malformed; the message names the file and the element.
     """
-    where = "top level"
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            buffer = _Buffer(file, on_read)
-            seen: set[str] = set()
-            buffer.expect("{")
-            if buffer.peek() == "}":
-                buffer.position += 1
-            else:
-                while True:
-                    if buffer.peek() != '"':
-                        buffer.expect('"')
-                    key = buffer.value()
-                    if key in seen:
-                        raise MalformedJSON("the key stands twice in the file")
-                    seen.add(key)
-                    where = key
-                    buffer.expect(":")
-                    if buffer.peek() != "[":
-                        yield key, -1, buffer.value()
-                    else:
-                        buffer.position += 1
-                        if buffer.peek() == "]":
-                            buffer.position += 1
-                            yield key, -1, []
-                        else:
-                            index = 0
-                            while True:
-                                where = f"{key}[{index}]"
-                                yield key, index, buffer.value()
-                                index += 1
-                                if buffer.expect(",]") == "]":
-                                    break
-                    where = f"after {key}"
-                    if buffer.expect(",}") == "}":
-                        break
-            if buffer.peek():
-                raise MalformedJSON(f"something follows the end of the object at character {buffer.offset}")
+            reader = _Reader(file, on_read)
+            yield from reader.members()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.", "Check the path, or run the step that makes it.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     except MalformedJSON as error:
-        raise UserError(f"{path}: {where}: {error}.", "The file may be truncated: make or fetch it again.") from None
+        raise UserError(
+            f"{path}: {reader.where}: {error}.", "The file may be truncated: make or fetch it again."
+        ) from None
 
 
 class Writer:

@@ -61,6 +61,7 @@ def test_stream_reads_what_json_reads(document, indent, data, tmp_path_factory) 
         ('{"a": 1, "a": 2}', r"a: the key stands twice"),
         ('{"a": [' + "[" * 200_000, r"a\[0\]: nested too deeply"),
         ('{"a" 1}', r"expected ':'"),
+        ('{"a": [' + "1" * 9999 + "]}", r"a\[0\]: Exceeds the limit"),
         ("{1: 2}", r"expected '\"'"),
     ],
 )
