@@ -1,0 +1,51 @@
+"""The examples of docs/reports.md, taken as they stand there, and the table of slips."""
+
+import re
+
+import pytest
+from ruamel.yaml import YAML
+
+from comics.params import TEST_SPLITS
+from comics.report import figures, reported, tables
+
+from .conftest import REPOSITORY
+
+DOCS = (REPOSITORY / "docs/reports.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def extended(project):
+    """A project whose params.yaml has every example of the docs."""
+    yaml = YAML(typ="safe", pure=True)
+    path = project.root / "params.yaml"
+    content = yaml.load(path)
+    for example in re.findall(r"```yaml\n(.*?)```", DOCS, re.S):
+        for kind, entries in yaml.load(example).items():
+            content[kind].update(entries)
+    with path.open("w") as file:
+        yaml.dump(content, file)
+    return project
+
+
+def test_the_table_of_the_docs_renders(extended):
+    extended.scores(["blendmask", "comics"])
+    table = tables.build(extended.params, "my_table", extended.root)
+    assert [line.labels for line in table.blocks["test_challenge"]] == [("BlendMask", "base"), ("COMICS", "ours")]
+    assert "Trained for half the time." in tables.to_latex(table)
+
+
+@pytest.mark.parametrize("name", ["my_scatter", "my_examples", "my_comparison"])
+def test_the_figures_of_the_docs_render(extended, name):
+    runs = ["blendmask", "bi_grained", "comics"]
+    splits = (*TEST_SPLITS, "val")
+    extended.scores(runs)
+    extended.dataset(4, splits=splits)
+    extended.detections(runs)
+    written = figures.draw(extended.params, name, extended.root / f"{name}.pdf", extended.root)
+    assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_the_slips_of_the_docs_are_those_of_the_code():
+    section = DOCS[DOCS.index("Rows that slip") : DOCS.index("## Refusals")]
+    listed = {number for line in section.splitlines() for number in re.findall(r"^\| ([IVX, ]+) \|", line)}
+    assert {number for numbers in listed for number in numbers.split(", ")} == {slip.table for slip in reported.SLIPS}
