@@ -1,0 +1,135 @@
+"""Seconds of a training step and of inference, for every detector; Mask R-CNN side by side with torchvision's.
+
+    python benchmarks/detectors.py [--sizes 256 512] [--batch 2] [--threads 2] [--detectors blendmask mask_rcnn]
+
+Compared pairs are timed in turns, and the ratio is that of their medians, so that what else runs on the machine hits both.
+Torchvision's model has P2 to P6 where ours has P3 to P7 (docs/detectors.md); both see the same images and targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+from comics.detectors import NAMES, Detector, Target, build
+from comics.params import ModelParams
+
+Step = Callable[[], None]
+
+
+def scene(size: int, batch: int) -> tuple[Tensor, list[Target]]:
+    """Noise with three elliptic faces an image."""
+    torch.manual_seed(0)
+    boxes = torch.tensor([[0.1, 0.1, 0.3, 0.4], [0.4, 0.2, 0.65, 0.6], [0.6, 0.6, 0.95, 0.95]]) * size
+    left, top, right, bottom = boxes[:, :, None, None].unbind(1)
+    y, x = torch.arange(size).view(-1, 1), torch.arange(size).view(1, -1)
+    masks = ((x - (left + right) / 2) / (right - left)) ** 2 + ((y - (top + bottom) / 2) / (bottom - top)) ** 2 <= 0.25
+    target = Target(boxes=boxes, labels=torch.tensor([0, 1, 0]), masks=masks)
+    return torch.rand(batch, 3, size, size), [target] * batch
+
+
+def ours(detector: Detector, size: int, batch: int, precision: str) -> tuple[Step, Step]:
+    """A training step and the inference of one image."""
+    images, targets = scene(size, batch)
+    optimiser = torch.optim.SGD(detector.parameters(), 1e-4, momentum=0.9)
+    half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+    def train() -> None:
+        detector.train()
+        optimiser.zero_grad()
+        with half:
+            losses = detector.losses(detector(images), targets, [(size, size)] * batch)
+        torch.stack(list(losses.values())).sum().backward()
+        optimiser.step()
+
+    @torch.inference_mode()
+    def infer() -> None:
+        detector.eval()
+        with half:
+            detector.predict(detector(images[:1]), [(size, size)])
+
+    return train, infer
+
+
+def torchvisions(size: int, batch: int) -> tuple[Step, Step]:
+    """The same of torchvision's Mask R-CNN."""
+    images, targets = scene(size, batch)
+    model = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=3, min_size=size, max_size=size, trainable_backbone_layers=5
+    )
+    optimiser = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9)
+    wanted = [{**target, "labels": target["labels"] + 1} for target in targets]
+
+    def train() -> None:
+        model.train()
+        optimiser.zero_grad()
+        sum(model(list(images), wanted).values()).backward()
+        optimiser.step()
+
+    @torch.inference_mode()
+    def infer() -> None:
+        model.eval()
+        model([images[0]])
+
+    return train, infer
+
+
+def seconds(steps: list[Step], repeats: int) -> list[float]:
+    """The median time of each step; they take turns, after one warm-up each."""
+    times: list[list[float]] = [[] for _ in steps]
+    for step in steps:
+        step()
+    for _ in range(repeats):
+        for step, taken in zip(steps, times, strict=True):
+            start = time.perf_counter()
+            step()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detectors", nargs="+", default=list(NAMES))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512])
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    rows = []
+    print(f"{'detector':<12}{'px':>6}{'step s':>10}{'image s':>10}{'step ratio':>12}{'image ratio':>12}")
+    for name in options.detectors:
+        for size in options.sizes:
+            torch.manual_seed(0)
+            detector = build(name, ModelParams(backbone=options.backbone))
+            train, infer = ours(detector, size, options.batch, options.precision)
+            row: dict[str, object] = {"detector": name, "size": size, "batch": options.batch}
+            beside = name == "mask_rcnn" and options.backbone == "resnet50" and options.precision == "fp32"
+            other_train, other_infer = torchvisions(size, options.batch) if beside else (None, None)
+            step = seconds([train] + ([other_train] if other_train else []), options.repeats)
+            image = seconds([infer] + ([other_infer] if other_infer else []), options.repeats)
+            row |= {"step_seconds": step[0], "image_seconds": image[0]}
+            ratios = f"{'':>24}"
+            if beside:
+                row |= {"torchvision_step_seconds": step[1], "torchvision_image_seconds": image[1]}
+                ratios = f"{step[0] / step[1]:>12.2f}{image[0] / image[1]:>12.2f}"
+            print(f"{name:<12}{size:>6}{step[0]:>10.2f}{image[0]:>10.2f}{ratios}", flush=True)
+            rows.append(row)
+    if options.output:
+        options.output.write_text(json.dumps({"threads": options.threads, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
