@@ -14,14 +14,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from comics.errors import UserError, did_you_mean
-from comics.params import PUBLISHED_INFERENCE, InferenceParams, ModelParams
+from comics.params import PUBLISHED_INFERENCE, DetectorName, InferenceParams, ModelParams
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB, as torchvision's weights expect
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -187,7 +187,7 @@ def crop_features(features: Tensor, boxes: Tensor | list[Tensor], size: int, str
 
 Builder = Callable[[ModelParams, int, InferenceParams], Detector]
 
-_MODULES = {name: f"comics.detectors.{name}" for name in ("blendmask", "condinst", "meinst", "solov2", "mask_rcnn")}
+_MODULES = {name: f"comics.detectors.{name}" for name in get_args(DetectorName)}
 _BUILDERS: dict[str, Builder] = {}
 
 
