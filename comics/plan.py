@@ -28,37 +28,39 @@ def runs_of(params: Params, tables: Iterable[str]) -> set[str]:
     return {params.canonical(row.run) for row in rows if row.run and not row.optional}
 
 
-def row_files(params: Params, table: str, splits: Iterable[str], made: Collection[str] = ()) -> list[str]:
-    """The scores of a table's rows on `splits`; an optional row's where all of them exist or its run is in `made`."""
-    splits, needed = list(splits), []
-    for row in params.tables[table].rows:
-        if row.run:
-            files = score_files(params, [row.run], splits)
-            if not row.optional or params.canonical(row.run) in made or all(Path(file).exists() for file in files):
-                needed += files
-    return list(dict.fromkeys(needed))
+def measured_runs(params: Params, table: str, splits: Iterable[str], made: Collection[str] = ()) -> list[str]:
+    """The runs of a table's rows that are shown as measured; those of optional rows where they have all their results
+    on `splits` or are in `made`."""
+    splits = list(splits)
+
+    def there(run: str) -> bool:
+        return params.canonical(run) in made or all(Path(file).exists() for file in score_files(params, [run], splits))
+
+    rows = params.tables[table].rows
+    return list(dict.fromkeys(row.run for row in rows if row.run and (not row.optional or there(row.run))))
 
 
 def page_files(params: Params, made: Collection[str] = ()) -> list[str]:
     """The scores that the page shows: of every run that has all of them, or is in `made`."""
     files = []
-    for run in dict.fromkeys(map(params.canonical, params.runs)):
+    for run in params.runs:
         scores = score_files(params, [run], TEST_SPLITS)
-        if run in made or all(Path(file).exists() for file in scores):
+        if params.canonical(run) in made or all(Path(file).exists() for file in scores):
             files += scores
     return list(dict.fromkeys(files))
 
 
 def table_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
     """What table `name` is made from; `made`: runs whose results the caller makes anyway."""
-    return row_files(params, name, params.tables[name].splits, made)
+    splits = params.tables[name].splits
+    return score_files(params, measured_runs(params, name, splits, made), splits)
 
 
 def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
     """What figure `name` is made from: scores of a table's rows, images, or detections beside the truth."""
     figure = params.figures[name]
     if figure.kind == "scatter":
-        return row_files(params, figure.table, [figure.split], made)
+        return score_files(params, measured_runs(params, figure.table, [figure.split], made), [figure.split])
     files = [f"data/{params.dataset}/{split}/annotations.json" for split in figure.splits]
     if figure.kind == "comparison":
         files += score_files(params, figure.runs, figure.splits)
