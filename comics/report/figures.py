@@ -29,11 +29,11 @@ FORMATS = (".pdf", ".svg", ".png")
 
 @contextmanager
 def canvas(width: float, height: float, font_size: float) -> Iterator[Figure]:
-    """An empty figure of `width` x `height` inches, closed afterwards."""
+    """An empty figure of `width` x `height` inches; no window system, no global state."""
     import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     settings: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
@@ -47,11 +47,9 @@ def canvas(width: float, height: float, font_size: float) -> Iterator[Figure]:
         "savefig.dpi": 200,
     }
     with matplotlib.style.context("default"), matplotlib.rc_context(settings):
-        figure = plt.figure(figsize=(width, height), layout="constrained")
-        try:
-            yield figure
-        finally:
-            plt.close(figure)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
 
 
 def save(figure: Figure, output: Path, title: str, runs: Mapping[str, str]) -> list[Path]:

@@ -123,7 +123,7 @@ class _Placement:
         best, lowest = None, math.inf
         for box in _spots(x, y, width, height, self.half + 1.0):
             if math.dist((x, y), anchor(box, (x, y))) >= lowest:
-                continue
+                break  # and so it is with all that follow
             if not box.inside(self.frame) or any(box.overlaps(other) for other in blocked):
                 continue
             cost = self._cost(index, box, lowest)

@@ -63,7 +63,7 @@ def test_labels_of_the_papers_scatters_do_not_overlap(project, name, monkeypatch
     assert all(overlapping(boxes) == [] for boxes in placed)
 
 
-def test_equal_results_give_equal_bytes_and_files_name_the_digests(project):
+def test_equal_results_give_equal_bytes_and_another_colour_others(project):
     project.scores(["blendmask", "comics"])
     digest = project.params.resolve("comics", 0).digest.encode()
     written = figures.draw(project.params, "figure_9", project.root / "a.pdf", project.root)
@@ -73,17 +73,13 @@ def test_equal_results_give_equal_bytes_and_files_name_the_digests(project):
         assert one.read_bytes() == other.read_bytes()
     assert digest in written[1].read_bytes()
     assert digest in written[2].read_bytes()
-
-
-def test_style_is_read_from_params(project):
-    first = figures.draw(project.params, "figure_9", project.root / "a.pdf", project.root)
     project.edit(
         "    split: test_dev\n    table: table_ii\n",
         '    split: test_dev\n    table: table_ii\n    style: {reported: "#112233", width: 5}\n',
     )
-    second = figures.draw(project.params, "figure_9", project.root / "b.pdf", project.root)
-    assert b"#112233" in second[1].read_bytes()
-    assert b"#112233" not in first[1].read_bytes()
+    styled = figures.draw(project.params, "figure_9", project.root / "c.pdf", project.root)
+    assert b"#112233" in styled[1].read_bytes()
+    assert b"#112233" not in written[1].read_bytes()
 
 
 def test_wrong_names_are_told(project):

@@ -261,14 +261,35 @@ def test_text_for_latex_and_for_people():
 
 def test_rendering_imports_no_torch(project):
     project.scores(TABLE_IV)
+    project.dataset(3)
+    project.detections(["blendmask", "comics"])
     code = (
         "import sys; from comics.cli import app\n"
-        "for words in (['table', 'table_iv'], ['figure', 'figure_9']):\n"
+        "for words in (['table', 'table_iv'], ['table', 'table_iv', '--delta'], ['figure', 'figure_9'], ['page'],\n"
+        "              ['figure', 'figure_8'], ['figure', 'figure_11', '--output', 'mine/eleven.pdf']):\n"
         "    try: app()(words)\n"
         "    except SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (project.root / "reports/table_iv.csv").exists()
-    assert (project.root / "reports/figures/figure_9.pdf").exists()
+    for name in ("table_iv.csv", "table_iv_delta.md", "figures/figure_9.pdf", "index.html", "../mine/eleven.svg"):
+        assert (project.root / "reports" / name).exists()
+
+
+def test_a_users_mistake_ends_with_code_2_and_without_a_traceback(project):
+    command = [sys.executable, "-m", "comics", "table", "table_iv"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Renew with: snakemake results/mini/blendmask/seed0/test_dev.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project.root / "reports").exists()
+
+
+def test_a_stale_optional_row_is_the_papers_with_a_warning(project):
+    project.scores(["comics"])
+    project.edit("comics:     {title: COMICS, ", "comics:     {title: COMICS, training: {lr: 0.5}, ")
+    done = subprocess.run([sys.executable, "-m", "comics", "table", "table_ii"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "The paper's row stands in for comics" in done.stderr
+    assert "snakemake results/mini/comics/seed0/test_dev.csv" in done.stderr
