@@ -1,25 +1,33 @@
-"""Seconds of a training step and of inference, for every detector; Mask R-CNN side by side with torchvision's.
+"""Seconds of a training step and of inference, for every detector; two of them side by side with another implementation.
 
     python benchmarks/detectors.py [--sizes 256 512] [--batch 2] [--threads 2] [--detectors blendmask mask_rcnn]
 
 Compared pairs are timed in turns, and the ratio is that of their medians, so that what else runs on the machine hits both.
-Torchvision's model has P2 to P6 where ours has P3 to P7 (docs/detectors.md); both see the same images and targets.
+
+- Mask R-CNN beside torchvision's `maskrcnn_resnet50_fpn`, which has P2 to P6 where ours has P3 to P7 (docs/detectors.md).
+- BlendMask beside itself computed as the published implementation computes it, in float32: attention maps at every
+  location, BatchNorm as a step of its own, channels first. With `--precision bf16` this stays in float32.
+
+All see the same images and targets. With `--frozen`, backbones have two frozen stages and frozen BatchNorm, the paper's.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from comics.detectors import NAMES, Detector, Target, build
+from comics.detectors import NAMES, Detector, Target, backbone, build
+from comics.detectors.fcos import Grid, PointConv, flatten
 from comics.params import ModelParams
 
 Step = Callable[[], None]
@@ -82,6 +90,45 @@ def torchvisions(size: int, batch: int) -> tuple[Step, Step]:
     return train, infer
 
 
+class DenseConv(PointConv):
+    """`PointConv` that computes every location and then takes the chosen ones."""
+
+    def at(self, maps: Sequence[Tensor], grid: Grid, images: Tensor, locations: Tensor) -> Tensor:
+        return flatten([self(one) for one in maps])[images, locations]
+
+
+@contextmanager
+def separate_norms() -> Iterator[None]:
+    """No BatchNorm is folded into a convolution."""
+    folding = backbone.conv_norm
+    backbone.conv_norm = lambda conv, norm, x: norm(conv(x))
+    try:
+        yield
+    finally:
+        backbone.conv_norm = folding
+
+
+class ChannelsFirst(nn.Module):
+    """An extractor fed in the layout of the published implementation."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.channels, self.strides = extractor.channels, extractor.strides
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.extractor(images.contiguous())
+
+
+def as_published(detector: Detector, size: int, batch: int) -> tuple[Step, Step]:
+    """The steps of a copy of BlendMask that computes what `detector` does, as the published implementation does."""
+    detector = copy.deepcopy(detector).to(memory_format=torch.contiguous_format)
+    detector.attention.__class__ = DenseConv
+    detector.extractor = ChannelsFirst(detector.extractor)
+    train, infer = ours(detector, size, batch, "fp32")
+    return separate_norms()(train), separate_norms()(infer)
+
+
 def seconds(steps: list[Step], repeats: int) -> list[float]:
     """The median time of each step; they take turns, after one warm-up each."""
     times: list[list[float]] = [[] for _ in steps]
@@ -103,6 +150,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--frozen", action="store_true", help="two frozen stages and frozen BatchNorm")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     options = parser.parse_args()
@@ -113,17 +161,23 @@ def main() -> None:
     for name in options.detectors:
         for size in options.sizes:
             torch.manual_seed(0)
-            detector = build(name, ModelParams(backbone=options.backbone))
+            frozen = {"frozen_stages": 2, "frozen_batchnorm": True} if options.frozen else {}
+            detector = build(name, ModelParams(backbone=options.backbone, **frozen))
             train, infer = ours(detector, size, options.batch, options.precision)
             row: dict[str, object] = {"detector": name, "size": size, "batch": options.batch}
-            beside = name == "mask_rcnn" and options.backbone == "resnet50" and options.precision == "fp32"
-            other_train, other_infer = torchvisions(size, options.batch) if beside else (None, None)
+            other_train: Step | None = None
+            other_infer: Step | None = None
+            other = ""
+            if name == "mask_rcnn" and options.backbone == "resnet50" and options.precision == "fp32":
+                other, (other_train, other_infer) = "torchvision", torchvisions(size, options.batch)
+            elif name == "blendmask":
+                other, (other_train, other_infer) = "as_published", as_published(detector, size, options.batch)
             step = seconds([train] + ([other_train] if other_train else []), options.repeats)
             image = seconds([infer] + ([other_infer] if other_infer else []), options.repeats)
             row |= {"step_seconds": step[0], "image_seconds": image[0]}
             ratios = f"{'':>24}"
-            if beside:
-                row |= {"torchvision_step_seconds": step[1], "torchvision_image_seconds": image[1]}
+            if other:
+                row |= {f"{other}_step_seconds": step[1], f"{other}_image_seconds": image[1]}
                 ratios = f"{step[0] / step[1]:>12.2f}{image[0] / image[1]:>12.2f}"
             print(f"{name:<12}{size:>6}{step[0]:>10.2f}{image[0]:>10.2f}{ratios}", flush=True)
             rows.append(row)
