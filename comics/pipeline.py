@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -100,7 +102,7 @@ def print_summary(params: Params, table: str | None = None) -> None:
             console.print(f"{name:>8}  {text}")
 
 
-def _working_here(matches: Callable[[list[str]], bool]) -> list[psutil.Process]:
+def working_here(matches: Callable[[list[str]], bool]) -> list[psutil.Process]:
     """Processes other than this one that run in this folder and whose command line `matches`."""
     here, own = Path.cwd(), {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
     found = []
@@ -127,7 +129,7 @@ def wait_for_others(interval: float = 2.0) -> None:
     Snakemake's lock does not say who holds it, and a killed Snakemake leaves it, and its running step, behind.
     """
     announced = False
-    while others := _working_here(lambda words: _is_snakemake(words) or _is_step(words)):
+    while others := working_here(lambda words: _is_snakemake(words) or _is_step(words)):
         if not announced:
             numbers = ", ".join(str(process.pid) for process in others)
             print(f"The pipeline is already at work in this folder (process {numbers}); waiting for it to end.")
@@ -138,8 +140,18 @@ def wait_for_others(interval: float = 2.0) -> None:
 
 
 def _snakemake(*arguments: str) -> int:
-    """Run Snakemake of this environment; return its exit code."""
-    return subprocess.run([sys.executable, "-m", "snakemake", *arguments], check=False).returncode
+    """Run Snakemake of this environment; return its exit code.
+
+    An interruption is passed on to it and its steps, once, and waited for: it then lifts its lock.
+    """
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+            raise
 
 
 def demo(params: Params) -> int:

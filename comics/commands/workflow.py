@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,12 @@ def demo() -> None:
     from comics.params import load
     from comics.pipeline import demo as run
 
-    raise typer.Exit(run(load()))
+    try:
+        code = run(load())
+    except KeyboardInterrupt:
+        print("Interrupted: `make demo` goes on where it stopped.", file=sys.stderr)
+        code = 130
+    raise typer.Exit(code)
 
 
 def summary(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +11,7 @@ from pathlib import Path
 
 from conftest import Run
 
-from comics.pipeline import DEMO_TARGETS, wait_for_others
+from comics.pipeline import DEMO_TARGETS, wait_for_others, working_here
 
 
 def test_a_second_demo_does_nothing_and_says_so_even_after_a_kill(made_project: Path, run: Run) -> None:
@@ -42,3 +44,19 @@ def test_the_demo_waits_for_a_pipeline_at_work_in_the_folder(project: Path) -> N
         time.sleep(0.3)
         wait_for_others(interval=0.1)
         assert elsewhere.poll() is None
+
+
+def test_an_interrupted_demo_leaves_neither_lock_nor_process(project: Path) -> None:
+    command = [sys.executable, "-m", "comics", "demo"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=project, env=environment, stdout=-1, stderr=-2, text=True) as demo:
+        for line in demo.stdout:
+            if "Make the dataset" in line:
+                break
+        time.sleep(0.5)
+        demo.send_signal(signal.SIGINT)
+        rest = demo.stdout.read()
+    assert demo.returncode == 130
+    assert "Interrupted" in rest
+    assert not list((project / ".snakemake/locks").glob("*"))
+    assert working_here(lambda words: "comics" in " ".join(words)) == []
