@@ -18,7 +18,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, create_model, model_validator
 
 from comics.errors import UserError, did_you_mean
 
@@ -118,6 +118,10 @@ class ModelParams(Block):
     """Width of the mask branch (BlendMask's bottom module and its like)."""
     mask_code: int = Field(60, ge=1, le=784)
     """Numbers that stand for a mask (MEInst)."""
+    rois: PositiveInt = 512
+    """Boxes an image that train Mask R-CNN's second stage."""
+    grids: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (40, 36, 24, 16, 12)
+    """SOLOv2's cells a side, from the finest level on. The paper's are for images of 800 px and more."""
 
 
 class InferenceParams(Block):

@@ -68,12 +68,13 @@ class MaskRCNN(Detector):
         box_width: width of the box head's two hidden layers (1024).
         score_threshold: lowest class probability of a detection (0.05).
         nms_threshold: of the second stage (0.5).
+        rois: boxes an image that train the second stage.
         candidates: boxes a level, and of all levels behind their suppression, that reach the second stage in inference
             (1000).
         max_detections: kept an image (100).
 
     RPN: 256 anchors an image, half of them positive, IoU 0.7 and 0.3; 2000 boxes in training, suppressed at 0.7. RoIs:
-    512 an image, a quarter of them positive, IoU 0.5.
+    a quarter of them positive, IoU 0.5.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class MaskRCNN(Detector):
         box_width: int = 1024,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
+        rois: int = 512,
         candidates: int = 1000,
         max_detections: int = 100,
     ) -> None:
@@ -114,7 +116,7 @@ class MaskRCNN(Detector):
             FastRCNNPredictor(box_width, num_classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=512,
+            batch_size_per_image=rois,
             positive_fraction=0.25,
             bbox_reg_weights=None,
             score_thresh=score_threshold,
@@ -153,11 +155,14 @@ class MaskRCNN(Detector):
 
     def _anchors(self, maps: list[Tensor]) -> list[Tensor]:
         """Anchors (H W A, 4) of each level, float32 px, in the order of `concat_box_prediction_layers`."""
-        generator = self.rpn.anchor_generator
-        device = maps[0].device
-        generator.set_cell_anchors(torch.float32, device)
-        strides = [torch.tensor(stride, device=device) for stride in self.strides]
-        return generator.grid_anchors([list(level.shape[-2:]) for level in maps], [[step, step] for step in strides])
+        found = []
+        for level, cell, stride in zip(maps, self.rpn.anchor_generator.cell_anchors, self.strides, strict=True):
+            height, width = level.shape[-2:]
+            x = torch.arange(width, device=level.device) * stride
+            y = torch.arange(height, device=level.device) * stride
+            shifts = torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=1).repeat(1, 2)
+            found.append((shifts[:, None] + cell.to(level.device)).flatten(0, 1))
+        return found
 
     def _first_stage(self, outputs: MaskRCNNOutputs) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """Flat logits (B N, 1) and codes (B N, 4), decoded boxes (B, N, 4) without gradient, anchors a level."""
@@ -277,6 +282,7 @@ def build_mask_rcnn(params: ModelParams, num_classes: int, inference: InferenceP
         box_width=4 * params.head_channels,
         score_threshold=inference.score_threshold,
         nms_threshold=inference.nms_threshold,
+        rois=params.rois,
         candidates=inference.pre_nms_top,
         max_detections=inference.max_detections,
     )

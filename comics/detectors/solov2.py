@@ -542,6 +542,7 @@ def build_solov2(params: ModelParams, num_classes: int, inference: InferencePara
         convs=params.head_convs,
         mask_width=params.mask_channels,
         kernel_channels=2 * params.mask_channels,
+        grids=params.grids,
         score_threshold=inference.score_threshold,
         pre_nms_top=inference.pre_nms_top,
         max_detections=inference.max_detections,
