@@ -266,11 +266,12 @@ def test_overfits_four_images(name):
         sum(detector.losses(detector(images), targets, sizes).values()).backward()
         optimizer.step()
     detector.eval()
-    with torch.no_grad():
-        predictions = detector.predict(detector(images), sizes)
-    if detector.predicts_boxes:
-        assert average_precision(targets, predictions, "bbox") > 80
-    assert average_precision(targets, predictions, "segm") > 80
+    for half in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            predictions = detector.predict(detector(images), sizes)
+        if detector.predicts_boxes:
+            assert average_precision(targets, predictions, "bbox") > 80
+        assert average_precision(targets, predictions, "segm") > 80
 
 
 def test_an_unknown_detector_is_told_the_nearest():
