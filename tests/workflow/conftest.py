@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fabricate import copy_project, fabricate
+from fabricate import Run, copy_project, fabricate
 
 from comics.params import load
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -55,16 +51,3 @@ def made_project(project: Path) -> Path:
     """A project in which every run has (made-up) results."""
     fabricate(load("params.yaml"), project)
     return project
-
-
-def planned(text: str) -> dict[str, int]:
-    """Jobs by rule, from the output of ``snakemake -n``."""
-    block = re.search(r"^job +count\n[- ]+\n(.*?)^total", text, re.DOTALL | re.MULTILINE)
-    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", block[1], re.MULTILINE)} if block else {}
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    """Replace the one occurrence of `old`."""
-    text = path.read_text()
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
-    path.write_text(text.replace(old, new))

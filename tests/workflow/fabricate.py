@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import random
+import re
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from comics.files import write_json
 from comics.params import METRICS, SPLITS, TASKS, TEST_SPLITS, Params
 from comics.provenance import write_sidecar
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+"""The fixture `run`."""
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("params.yaml", "dvc.yaml", ".dvcignore", ".dvc", "workflow", "profiles", "comics", "reports/README.md")
@@ -73,3 +79,16 @@ def fabricate(params: Params, folder: Path) -> None:
                 write_json(path, [])
                 write_sidecar(path, {"run": run, "split": split, "seed": seed, "digest": resolved.digest})
             fabricate_scores(params, folder, run, seed)
+
+
+def planned(text: str) -> dict[str, int]:
+    """Jobs by rule, from the output of ``snakemake -n``."""
+    block = re.search(r"^job +count\n[- ]+\n(.*?)^total", text, re.DOTALL | re.MULTILINE)
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", block[1], re.MULTILINE)} if block else {}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace the one occurrence of `old`."""
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
+    path.write_text(text.replace(old, new))

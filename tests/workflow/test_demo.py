@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import Run
+from fabricate import Run
 
 from comics.pipeline import DEMO_TARGETS, wait_for_others, working_here
 

@@ -6,8 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from conftest import Run, edit
-from fabricate import ROOT
+from fabricate import ROOT, Run, edit
 
 from comics.params import load
 

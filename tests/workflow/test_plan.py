@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import edit
-from fabricate import fabricate_scores
+from fabricate import edit, fabricate_scores
 
 from comics.errors import UserError
 from comics.files import read_json
@@ -117,3 +118,9 @@ def test_the_demo_refuses_a_dataset_that_takes_days(project: Path) -> None:
     with pytest.raises(UserError, match=r"params\.yaml: dataset: .*openforensics") as error:
         demo(load("params.yaml"))
     assert "dataset: mini" in error.value.remedy
+
+
+def test_planning_and_rendering_import_no_torch() -> None:
+    code = "import sys, comics.plan, comics.cli; comics.cli.app(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Run, edit, planned
+from fabricate import Run, edit, planned
 
 TABLE = "reports/table_iv.tex"
 
