@@ -140,10 +140,8 @@ def _thing(rng: np.random.Generator, scene: Array, light: Light) -> Array:
     soft = np.float32(rng.uniform(0.02, 0.3))
     columns = (np.arange(width, dtype=np.float32)[None, :] - np.float32(x)) / np.float32(w)
     rows = (np.arange(height, dtype=np.float32)[:, None] - np.float32(y)) / np.float32(h)
-    if rng.random() < 0.55:
-        distance = np.maximum(np.abs(columns), np.abs(rows))
-    else:
-        distance = np.sqrt(columns * columns + rows * rows)
+    square = rng.random() < 0.55
+    distance = np.maximum(np.abs(columns), np.abs(rows)) if square else np.sqrt(columns * columns + rows * rows)
     cover = smoothstep(1 + float(soft), 1 - float(soft), distance)
     colour = rng.uniform(0.02, 0.75, 3).astype(np.float32)
     grey = np.float32(rng.uniform(0.3, 0.95))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from comics.data._faces import Array
 from comics.data._scenes import compress, render_scene
 from comics.data.challenge import perturb
 from comics.data.openforensics import SPLIT_NAMES, annotation_name
+from comics.data.progress import Progress, silent
 from comics.files import atomic_write, read_json, write_json
 from comics.params import SPLITS, MiniDataset
 from comics.provenance import sidecar_path, write_sidecar
@@ -37,12 +38,6 @@ MIN_RING_AREA = 6.0
 
 RECIPE = 1
 """Raised by hand when the same seed gives other images."""
-
-Progress = Callable[[str, int, int], None]
-
-
-def _silent(task: str, done: int, total: int) -> None:
-    """A `Progress` that shows nothing."""
 
 
 def simplify(ring: np.ndarray, tolerance: float) -> np.ndarray:
@@ -145,7 +140,7 @@ def _in_order(tasks: list[Any], processes: int) -> Iterator[list[dict[str, Any]]
             raise
 
 
-def make(spec: MiniDataset, root: Path, progress: Progress = _silent, processes: int | None = None) -> None:
+def make(spec: MiniDataset, root: Path, progress: Progress = silent, processes: int | None = None) -> None:
     """Render the dataset in OpenForensics' own form: ``{Split}_poly.json`` and ``Images/<Split>/*.jpg`` below `root`.
 
     A split that is there already, made of the same `spec`, is not rendered again.
