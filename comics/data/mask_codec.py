@@ -22,7 +22,7 @@ from comics.errors import UserError
 from comics.files import atomic_write
 from comics.provenance import write_sidecar
 
-SIDE = 28  # of a mask, in cells (section 3.2)
+SIDE = 28  # of a mask, in cells
 INSIDE_RANGE = (0.01, 0.05)
 """A cell outside the mask has a probability from this range, a cell inside 1 minus it. So the logits are finite and
 differ a little, without which the components of identical cells would be undetermined. Published implementation."""

@@ -19,7 +19,7 @@ from comics.detectors.base import Prediction, Size, Target, crop_features, regis
 from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, crop_masks, paste_masks
 from comics.params import InferenceParams, ModelParams
 
-BASES = 4  # section 3.2
+BASES = 4  # K
 ATTENTION = 14  # side of an attention map (M)
 MASK = 56  # side of a blended mask (R)
 TOWER_CONVS = 3  # of the bottom module
@@ -99,7 +99,7 @@ def semantic_targets(targets: Sequence[Target], stride: int) -> Tensor:
 
 
 def blend(bases: Tensor, attention: Tensor) -> Tensor:
-    """Mask logits (N, R, R) from cropped bases (N, K, R, R) and attention maps (N, K * M * M); equation 3."""
+    """Mask logits (N, R, R) from cropped bases (N, K, R, R) and attention maps (N, K * M * M)."""
     count, kinds, side, _ = bases.shape
     maps = attention.to(bases.dtype).view(count, kinds, ATTENTION, ATTENTION)
     weights = functional.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False).softmax(dim=1)

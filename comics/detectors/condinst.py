@@ -18,7 +18,7 @@ from comics.detectors.base import Prediction, Size, Target, at_least_float32, re
 from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Grid, Matches, PointConv
 from comics.params import InferenceParams, ModelParams
 
-MASK_MAPS = 8  # channels of the image-wide map (section 3.1)
+MASK_MAPS = 8  # channels of the image-wide map
 HIDDEN = 8  # channels of the dynamic head
 TOWER_CONVS = 4  # of the mask branch
 MASK_STRIDE = 4  # px between the cells of a mask, in training and before the last enlargement

@@ -24,8 +24,8 @@ from comics.detectors.base import Detector, LevelProposals, Size, Target, crop_f
 from comics.params import InferenceParams
 
 LEVEL_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
-"""Of the largest distance to a side, px, for each level (section 3.2)."""
-RADIUS = 1.5  # of the central region, in strides (section 3.2, centre sampling)
+"""Of the largest distance to a side, px, for each level (FCOS paper)."""
+RADIUS = 1.5  # half a side of the central region, in strides (FCOS paper, centre sampling)
 PRIOR = 0.01  # probability of a face at initialisation (focal loss paper)
 BACKGROUND = -1
 
@@ -212,7 +212,7 @@ class Matches(NamedTuple):
         images, locations: (P,) where the positive ones are.
         faces: (P,) index of the matched face in the concatenation of the images' targets.
         distances: (P, 4) to its sides, in strides.
-        centerness: (P,) equation 3 of the FCOS paper.
+        centerness: (P,) how central they are to it (`centerness_targets`).
         positives: their number, the mean over ranks, at least 1.
         weight: sum of `centerness`, the mean over ranks, not zero.
         grid: the locations.
