@@ -19,6 +19,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 
 def detectors(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; all of them by default.")] = None,
     size: Annotated[int, typer.Option(help="Side of the image in px, a multiple of 32.", min=32)] = 512,
     seconds: Annotated[float, typer.Option(help="Time spent on each detector.", min=0)] = 2.0,
     backbone: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50 or resnet101.")] = "resnet50",
@@ -31,7 +32,8 @@ def detectors(
     import torch
     from pydantic import ValidationError
 
-    from comics.detectors.zoo import measure_all
+    from comics.detectors.base import names as every_name
+    from comics.detectors.zoo import measure
     from comics.params import ModelParams
 
     if size % 32:
@@ -42,7 +44,7 @@ def detectors(
         raise UserError(f"--backbone: there is no backbone '{backbone}'.", "Valid: resnet18, 34, 50 and 101.") from None
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    facts = measure_all(model, size, seconds, device)
+    facts = [measure(name, model, size, seconds, device) for name in names or every_name()]
     if as_json:
         print(json.dumps([asdict(fact) for fact in facts], indent=2))
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from comics.detectors.base import Detector, build, names
+from comics.detectors.base import Detector, build
 from comics.params import ModelParams
 
 
@@ -19,7 +19,8 @@ class Facts:
     Attributes:
         name: of the detector.
         parameters: trainable or not, without buffers.
-        gigaflops: floating-point operations of one image's raw outputs in units of 1e9, a multiply-add counted as two.
+        gigaflops: floating-point operations of one image's inference in units of 1e9, a multiply-add counted as two. What
+            a fresh detector finds is not typical: two-stage detectors classify and draw as much as they may.
         images_per_second: of the whole inference, masks included.
         has_boxes: False when it predicts masks only.
     """
@@ -47,7 +48,7 @@ def measure(name: str, model: ModelParams, size: int = 512, seconds: float = 2.0
     with torch.inference_mode():
         counter = FlopCounterMode(display=False)
         with counter:
-            detector(image)
+            detector.predict(detector(image), [(size, size)])
         rate = _rate(detector, image, seconds)
     return Facts(
         name=name,
@@ -74,8 +75,3 @@ def _rate(detector: Detector, image: torch.Tensor, seconds: float) -> float:
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def measure_all(model: ModelParams, size: int = 512, seconds: float = 2.0, device: str = "cpu") -> list[Facts]:
-    """`measure` of every detector that can be built."""
-    return [measure(name, model, size, seconds, device) for name in names()]
