@@ -295,3 +295,24 @@ def test_the_scene_helper_draws_what_it_says():
     target = target_of([[10, 10, 30, 50]], [1], 64, 64)
     area = target["masks"].sum().item()
     assert area == pytest.approx(3.14159 * 10 * 20, rel=0.02)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@every_detector
+def test_a_gpu_gives_what_the_processor_gives(name):
+    images, targets, sizes = scenes([random_boxes(count, 96, 128, seed) for seed, count in enumerate((3, 0))], 96, 128)
+    detector = confident(tiny(name)).eval()
+    with torch.no_grad():
+        expected = detector.proposals(detector(images))
+        detector.cuda()
+        outputs = detector(images.cuda())
+        for one, other in zip(expected, detector.proposals(outputs), strict=True):
+            torch.testing.assert_close(one.boxes, other.boxes.cpu(), rtol=0.02, atol=2.0)
+            assert torch.equal(one.locations, other.locations.cpu())
+        for prediction, size in zip(detector.predict(outputs, sizes), sizes, strict=True):
+            check({key: value.cpu() for key, value in prediction.items()}, size)
+    moved = [{key: value.cuda() for key, value in target.items()} for target in targets]
+    losses = detector.train().losses(detector(images.cuda()), moved, sizes)
+    sum(losses.values()).backward()
+    assert all(value.isfinite() for value in losses.values())
+    assert all(gradient.isfinite().all() for gradient in gradients(detector))
