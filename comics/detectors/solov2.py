@@ -465,7 +465,8 @@ class SOLOv2(Detector):
 
     @torch.no_grad()
     def proposals(self, outputs: SOLOv2Outputs) -> list[LevelProposals]:
-        """One a cell: the box of the mask that the cell draws, or the cell's own square where it draws none.
+        """One a cell: the box of the mask that the cell draws around its centre, or the cell's own square where it draws
+        none. (A cell beside all faces may draw one of them, but the pyramid's features there are not the face's.)
 
         The masks are drawn on the mask features averaged to `PROPOSAL_STRIDE`, which costs a fraction of the full size.
         A cell's location is the pyramid location under its centre.
@@ -478,11 +479,13 @@ class SOLOv2(Detector):
         for maps, kernels in zip(outputs.features, outputs.kernels, strict=True):
             grid = kernels.shape[-1]
             squares, locations = _cell_geometry(grid, padded, (maps.shape[-2], maps.shape[-1]), maps.device)
+            centres = (squares[:, :2] + squares[:, 2:]) / 2
             boxes = []
             for image in range(batch):
                 masks = self._draw(kernels[image].flatten(1), coarse[image]) > 0
                 drawn = boxes_of_masks(masks) * PROPOSAL_STRIDE
-                boxes.append(torch.where(masks.flatten(1).any(dim=1)[:, None], drawn, squares))
+                around = ((drawn[:, :2] <= centres) & (centres < drawn[:, 2:])).all(dim=1)
+                boxes.append(torch.where(around[:, None], drawn, squares))
             found.append(LevelProposals(torch.stack(boxes), locations))
         return found
 

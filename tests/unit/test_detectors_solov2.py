@@ -251,12 +251,14 @@ def test_masks_in_the_padding_are_dropped():
 
 def test_proposals_are_the_cells():
     detector = tiny("solov2", score_threshold=0.1)
-    outputs = crafted(detector, [(1, 5, 7, 1, 3.0, 0)])
+    outputs = crafted(detector, [(1, 5, 7, 1, 3.0, 0), (1, 30, 31, 1, 3.0, 0)])
     found = detector.proposals(outputs)
     assert [level.boxes.shape for level in found] == [(1, grid * grid, 4) for grid in GRIDS]
     cell = 5 * GRIDS[1] + 7
     assert found[1].boxes[0, cell].tolist() == [16, 16, 80, 80]  # the box of the mask it draws
     square = 128 / GRIDS[1]
+    beside = found[1].boxes[0, 30 * GRIDS[1] + 31].tolist()  # a cell that draws a face somewhere else
+    assert beside == pytest.approx([31 * square, 30 * square, 32 * square, 31 * square], abs=1e-4)
     empty = found[1].boxes[0, 2 * GRIDS[1] + 3].tolist()  # a cell that draws none: its own square
     assert empty == pytest.approx([3 * square, 2 * square, 4 * square, 3 * square], abs=1e-4)
     assert not found[0].boxes.requires_grad
