@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, conv2d
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, pad
 
 from comics.params import AttentionParams
 
@@ -30,10 +30,17 @@ def srm_filters() -> Tensor:
     return torch.stack([kernel / kernel.abs().max() for kernel in kernels])
 
 
+def _filtered(x: Tensor, kernel: Tensor, groups: int = 1) -> Tensor:
+    """Correlation of the same size; edges are repeated, so that they give no residuals of their own."""
+    margin = kernel.shape[-1] // 2
+    return conv2d(pad(x, [margin] * 4, mode="replicate"), kernel.to(x.dtype), groups=groups)
+
+
 class ImageResiduals(nn.Module):
     """SRM residuals of an image: (B, 3, H, W) in [0, 1] to (B, 3, H, W), in grey levels, truncated, divided by the limit.
 
-    Each filter is applied to every colour and the three colours are averaged, so that there is one map a filter.
+    Each filter is applied to every colour and the three colours are averaged, so that there is one map a filter. Always
+    in float32: bfloat16 rounds grey levels above 128 to whole ones, and residuals are of that size.
     """
 
     kernel: Tensor
@@ -44,7 +51,8 @@ class ImageResiduals(nn.Module):
         self.register_buffer("kernel", filters[:, None].repeat(1, 3, 1, 1) / 3, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        residual = conv2d(images * 255, self.kernel.to(images.dtype), padding=2)
+        with torch.autocast(images.device.type, enabled=False):
+            residual = _filtered(images * 255, self.kernel)
         return residual.clamp(-RESIDUAL_LIMIT, RESIDUAL_LIMIT) / RESIDUAL_LIMIT
 
 
@@ -59,7 +67,7 @@ class FeatureResiduals(nn.Module):
         self.register_buffer("kernel", filters[torch.arange(channels) % len(filters)][:, None], persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        return conv2d(features, self.kernel.to(features.dtype), padding=2, groups=features.shape[1])
+        return _filtered(features, self.kernel, groups=features.shape[1])
 
 
 class SpatialAttention(nn.Module):
@@ -74,12 +82,26 @@ class SpatialAttention(nn.Module):
         return torch.sigmoid(self.conv(pooled))
 
 
-def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+class _BatchNorm(nn.BatchNorm2d):
+    """BatchNorm that falls back on its running statistics for a map of one cell in a batch of one image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
+class _Block(nn.Module):
+    """Convolution, BatchNorm and ReLU; the convolution is shared by `levels` kinds of input, which differ in statistics and
+    have a BatchNorm each: one for all would learn a mixture that fits none of them in evaluation."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, levels: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norms = nn.ModuleList(_BatchNorm(outputs) for _ in range(levels))
+
+    def forward(self, x: Tensor, level: int = 0) -> Tensor:
+        return torch.relu_(self.norms[level](self.conv(x)))
 
 
 class FrequencyAttention(nn.Module):
@@ -90,17 +112,20 @@ class FrequencyAttention(nn.Module):
 
     Args:
         channels: of the pyramid maps.
+        levels: number of them.
         params: widths of the two convolutions, and whether the identity is added to the product.
     """
 
-    def __init__(self, channels: int, params: AttentionParams) -> None:
+    def __init__(self, channels: int, levels: int, params: AttentionParams) -> None:
         super().__init__()
         first, second = params.channels
         self.identity = params.identity
         self.image_residuals = ImageResiduals()
         self.feature_residuals = FeatureResiduals(channels)
-        self.image_branch = nn.Sequential(_block(3, first, 2), _block(first, second, 2))
-        self.feature_branch = nn.Sequential(_block(channels, first, 1), _block(first, second, 1))
+        self.image_branch = nn.Sequential(_Block(3, first, stride=2), _Block(first, second, stride=2))
+        self.feature_branch = nn.ModuleList(
+            [_Block(channels, first, levels=levels), _Block(first, second, levels=levels)]
+        )
         self.attention = SpatialAttention()
         # maps start near 1 - multiplication then leaves the extractor's output nearly as it is
         nn.init.constant_(self.attention.conv.bias, 3.0)
@@ -117,8 +142,10 @@ class FrequencyAttention(nn.Module):
         """
         frequencies = self.image_branch(self.image_residuals(images))
         result = []
-        for level in features:
-            image_part = adaptive_avg_pool2d(frequencies, level.shape[-2:])
-            attention = self.attention(image_part + self.feature_branch(self.feature_residuals(level)))
+        for index, level in enumerate(features):
+            found = self.feature_residuals(level)
+            for block in self.feature_branch:
+                found = block(found, index)
+            attention = self.attention(adaptive_avg_pool2d(frequencies, level.shape[-2:]) + found)
             result.append(level * (1 + attention) if self.identity else level * attention)
         return result

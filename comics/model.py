@@ -68,7 +68,8 @@ class Comics(nn.Module):
         self.detector = build(run.detector, run.model, len(CLASSES), run.inference)
         self.attention = None
         if "attention" in run.components:
-            self.attention = FrequencyAttention(self.detector.channels, run.attention)
+            levels = len(self.detector.strides)
+            self.attention = FrequencyAttention(self.detector.channels, levels, run.attention)
         # not a submodule: its parts are, and parameters have one name
         self._extractor = (PyramidExtractor(self.detector.extractor, self.attention),)
         self.momentum: MomentumCopy | None = None
@@ -86,19 +87,17 @@ class Comics(nn.Module):
 
     def losses(self, batch: Batch) -> LossTerms:
         """Every term of the loss of one batch, weighted."""
+        # the key view first: the temporaries of its extractor are gone before the query's activations pile up
+        keys, key_boxes = self._key_view(batch) if self.coarse is not None else ([], [])
         features = self.features(batch.images)
         outputs = self.detector.forward_heads(features)
         result = LossTerms(dict(self.detector.losses(outputs, batch.targets, batch.sizes)))
         faces = [target["boxes"] for target in batch.targets]
         labels = [target["labels"] for target in batch.targets]
 
-        if self.coarse is not None and self.momentum is not None:
-            images = batch.images if batch.keys is None else batch.keys
-            with torch.no_grad():
-                keys = self.momentum(images, self.detector.normalise(images))
-                key_boxes = _boxes(self.detector.propose(keys))
-                query_boxes = _boxes(self.detector.proposals(outputs))
-            with torch.autocast(images.device.type, enabled=False):
+        if self.coarse is not None:
+            query_boxes = _boxes(self.detector.proposals(outputs))
+            with torch.autocast(batch.images.device.type, enabled=False):
                 loss, logged = self.coarse(features, keys, query_boxes, key_boxes, faces, labels)
             result.terms["loss_coarse"] = self.objective.coarse.weight * loss
             result.logged.update(logged)
@@ -121,9 +120,18 @@ class Comics(nn.Module):
             result.terms["loss_inter"] = fine.inter_weight * inter
         return result
 
+    @torch.no_grad()
+    def _key_view(self, batch: Batch) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Pyramid maps of the key view by the momentum extractor, and the proposals that the heads find on them."""
+        assert self.momentum is not None
+        images = batch.images if batch.keys is None else batch.keys
+        keys = self.momentum(images, self.detector.normalise(images))
+        return keys, _boxes(self.detector.propose(keys))
+
     def after_step(self) -> None:
-        """Move the momentum extractor; to be called once after every optimiser step."""
-        if self.momentum is not None:
+        """Move the momentum extractor by equation 1. To be called once after every optimiser step, however many batches
+        its gradient was accumulated over; without effect in evaluation."""
+        if self.momentum is not None and self.training:
             self.momentum.update()
 
     def predict(self, images: Tensor, sizes: Sequence[Size]) -> list[Prediction]:

@@ -4,7 +4,6 @@ the other are pushed away, level by level."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +11,15 @@ from torch.nn.functional import normalize
 from torchvision.ops import box_iou
 
 from comics.classes import CLASSES
-from comics.contrast.flatnce import flatnce, infonce
+from comics.contrast.flatnce import flatnce_against_queue
 from comics.contrast.memory import Memory
 from comics.params import CoarseParams
 
 IGNORED = -1
 """Label of a proposal that overlaps no face enough."""
+
+Proposals = Sequence[tuple[Tensor, Tensor]]
+"""For each level, boxes (B, N, 4) xyxy px and the cell (N,) of each in the level's map, row-major."""
 
 
 def label_proposals(boxes: Tensor, faces: Sequence[Tensor], labels: Sequence[Tensor], threshold: float) -> Tensor:
@@ -40,32 +42,11 @@ def label_proposals(boxes: Tensor, faces: Sequence[Tensor], labels: Sequence[Ten
     return result
 
 
-@dataclass
-class LevelFeatures:
-    """Proposals of one level that have a class.
-
-    Attributes:
-        features: (n, C).
-        labels: (n,) class indices.
-    """
-
-    features: Tensor
-    labels: Tensor
-
-
-def gather(level: Tensor, locations: Tensor, labels: Tensor) -> LevelFeatures:
-    """The features of labelled proposals.
-
-    Args:
-        level: pyramid map (B, C, H, W).
-        locations: (N,) cell of each proposal, row-major in H x W.
-        labels: (B, N) of `label_proposals`.
-    """
-    images, proposals = (labels != IGNORED).nonzero(as_tuple=True)
-    cells = locations[proposals]
+def gather(level: Tensor, images: Tensor, cells: Tensor) -> Tensor:
+    """Features (n, C), at least float32, of the cells (n,) of a pyramid map (B, C, H, W) in images (n,)."""
     width = level.shape[-1]
-    features = level[images, :, cells // width, cells % width]
-    return LevelFeatures(features, labels[images, proposals])
+    features = level.permute(0, 2, 3, 1)[images, cells // width, cells % width]
+    return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
 class CoarseContrast(nn.Module):
@@ -82,88 +63,84 @@ class CoarseContrast(nn.Module):
         temperature: tau.
     """
 
-    level_weights: Tensor
-
     def __init__(self, params: CoarseParams, levels: int, channels: int, temperature: float) -> None:
         super().__init__()
         self.params, self.temperature = params, temperature
-        weights = torch.tensor(_level_weights(params.level_weights, levels))
-        self.register_buffer("level_weights", weights, persistent=False)
-        self.scales = levels if params.multi_scale else 1
+        self.weights = _level_weights(params.level_weights, levels) if params.multi_scale else [1.0]
         self.memory = Memory(
-            self.scales * len(CLASSES), params.queue_size, channels, params.prototype_momentum, params.pushed
+            len(self.weights) * len(CLASSES), params.queue_size, channels, params.prototype_momentum, params.pushed
         )
 
     def forward(
         self,
         queries: Sequence[Tensor],
         keys: Sequence[Tensor],
-        query_boxes: Sequence[tuple[Tensor, Tensor]],
-        key_boxes: Sequence[tuple[Tensor, Tensor]],
+        query_boxes: Proposals,
+        key_boxes: Proposals,
         faces: Sequence[Tensor],
         labels: Sequence[Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of equation 5, before its weight lambda 1.
+        """The loss of equation 5, before its weight lambda 1. In training, the memory is updated.
 
         Args:
             queries: pyramid maps (B, C, H, W) of F_q, with gradient.
             keys: the same of F_k, without.
-            query_boxes: boxes (B, N, 4) and their cells (N,) for each level of the query view.
-            key_boxes: the same for the key view.
+            query_boxes: proposals of the query view.
+            key_boxes: the same of the key view.
             faces: B tensors (n, 4), the boxes of the faces.
             labels: B tensors (n,), their class indices.
 
         Returns:
-            The scalar loss, and values to log: the weighted InfoNCE and the number of compared proposals.
+            The scalar loss, connected to `queries` also where it is 0, and values to log: the weighted InfoNCE and the number
+            of compared proposals.
         """
-        threshold = self.params.iou_threshold
-        found_queries, found_keys, positives = [], [], []
-        for query, key, (boxes, cells), (boxes_k, cells_k) in zip(queries, keys, query_boxes, key_boxes, strict=True):
-            own = label_proposals(boxes, faces, labels, threshold)
-            found = gather(query.float(), cells, own)
-            found_queries.append(found)
-            positives.append(gather(key.float(), cells, own).features)
-            found_keys.append(gather(key.float(), cells_k, label_proposals(boxes_k, faces, labels, threshold)))
-        if not self.params.multi_scale:
-            found_queries, found_keys = [_fuse(found_queries)], [_fuse(found_keys)]
-            positives = [torch.cat(positives)]
-
-        total = sum((level.sum() * 0 for level in queries), start=queries[0].new_zeros((), dtype=torch.float32))
-        value = torch.zeros_like(total)
-        compared = 0
-        for scale, (found, positive) in enumerate(zip(found_queries, positives, strict=True)):
-            weight = self.level_weights[scale] if self.params.multi_scale else 1.0
-            loss, nce, count = self._compare(scale, found, positive)
-            total, value, compared = total + weight * loss, value + weight * nce, compared + count
+        query_labels, key_labels = self._labels([query_boxes, key_boxes], faces, labels)
+        total = value = compared = torch.zeros((), device=queries[0].device)
+        found: list[list[Tensor]] = []  # of each scale and class, what the memory is to see
+        for scale, weight in enumerate(self.weights):
+            losses, values, counts = [], [], []
+            found.append([])
+            for label in range(len(CLASSES)):
+                picked = []
+                for level in range(len(queries)) if not self.params.multi_scale else [scale]:
+                    images, proposals = (query_labels[level] == label).nonzero(as_tuple=True)
+                    place = images, query_boxes[level][1][proposals]
+                    images, proposals = (key_labels[level] == label).nonzero(as_tuple=True)
+                    key_place = images, key_boxes[level][1][proposals]
+                    picked.append(
+                        (gather(queries[level], *place), gather(keys[level], *place), gather(keys[level], *key_place))
+                    )
+                query, positive, key = (torch.cat(parts) for parts in zip(*picked, strict=True))
+                bank, valid = self.memory.negatives(self._group(scale, self._negative_class(label)))
+                loss, nce = flatnce_against_queue(normalize(query), normalize(positive), bank, valid, self.temperature)
+                losses.append(loss.sum())
+                values.append(nce.sum())
+                counts.append(len(query) * valid.any())
+                found[-1].append(key)
+            count = torch.stack(counts).sum()
+            total = total + weight * torch.stack(losses).sum() / count.clamp(min=1)
+            value = value + weight * torch.stack(values).sum() / count.clamp(min=1)
+            compared = compared + count
         if self.training:
-            for scale, found in enumerate(found_keys):
-                for label in range(len(CLASSES)):
-                    self.memory.update(scale * len(CLASSES) + label, found.features[found.labels == label])
-        return total, {"coarse_infonce": value.detach(), "coarse_proposals": total.new_tensor(float(compared))}
+            for scale, of_class in enumerate(found):
+                for label, key in enumerate(of_class):
+                    self.memory.update(self._group(scale, label), key)
+        return total, {"coarse_infonce": value.detach(), "coarse_proposals": compared.detach()}
 
-    def _compare(self, scale: int, found: LevelFeatures, positive: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Mean FlatNCE and InfoNCE over the queries of one scale that have negatives, and their number."""
-        losses, values = [found.features.new_zeros(0)], [found.features.new_zeros(0)]
-        for label in range(len(CLASSES)):
-            mine = found.labels == label
-            other = len(CLASSES) - 1 - label if self.params.negatives == "other_class" else label
-            bank, valid = self.memory.negatives(scale * len(CLASSES) + other)
-            query = normalize(found.features[mine], dim=-1)
-            similar = (query * normalize(positive[mine], dim=-1)).sum(-1)
-            if valid.any():
-                losses.append(flatnce(similar, query @ bank.T, valid, self.temperature))
-                values.append(infonce(similar.detach(), query.detach() @ bank.T, valid, self.temperature))
-        loss, value = torch.cat(losses), torch.cat(values)
-        count = len(loss)
-        return loss.sum() / max(1, count), value.sum() / max(1, count), count
+    def _group(self, scale: int, label: int) -> int:
+        return scale * len(CLASSES) + label
 
+    def _negative_class(self, label: int) -> int:
+        return len(CLASSES) - 1 - label if self.params.negatives == "other_class" else label
 
-def _fuse(levels: list[LevelFeatures]) -> LevelFeatures:
-    """The proposals of all levels as of one."""
-    return LevelFeatures(
-        torch.cat([level.features for level in levels]),
-        torch.cat([level.labels for level in levels]),
-    )
+    def _labels(
+        self, views: Sequence[Proposals], faces: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> list[list[Tensor]]:
+        """For each view, the labels (B, N) of every level's proposals; all boxes of an image in one comparison."""
+        boxes = [level[0] for view in views for level in view]
+        lengths = [level.shape[1] for level in boxes]
+        split = label_proposals(torch.cat(boxes, dim=1), faces, labels, self.params.iou_threshold).split(lengths, dim=1)
+        return [list(split[: len(views[0])]), list(split[len(views[0]) :])]
 
 
 def _level_weights(weights: Sequence[float], levels: int) -> list[float]:

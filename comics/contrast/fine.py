@@ -12,10 +12,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import roi_align
 
+from comics.classes import CLASSES
+
 Samples = Literal["far", "close", "all"]
-REAL, FAKE = 0, 1
+REAL, FAKE = range(len(CLASSES))
+
+SMALLEST_NORM = 1e-4
+"""Pixels with a shorter feature count as zero. The gradient of a cosine grows as 1 / norm, and behind a ReLU norms may
+be anything."""
 
 
 def crop_masks(masks: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
@@ -97,30 +104,25 @@ def region_mean(first: Tensor, second: Tensor) -> Tensor:
 def log_pixel_pairs(
     features: Tensor, region: Tensor, others: Tensor, other_region: Tensor, temperature: float
 ) -> Tensor:
-    """Logarithm of the mean over pixel pairs of ``exp(cos / tau)``, for every pair of rows.
+    """Logarithm of the sum over pixel pairs of ``exp(cos / tau)``, for every pair of rows: the authors' reading of equation 7.
 
-    The authors' code sums the exponentials; the mean keeps crops with different numbers of pixels comparable.
+    One row at a time, recomputed in the backward pass: n x m x P x P cosines would not fit.
 
     Args:
         features, others: unit vectors (n, C, P) and (m, C, P).
-        region, other_region: (n, P) and (m, P) bool.
+        region, other_region: (n, P) and (m, P) bool, at least one pixel a row.
         temperature: tau.
 
     Returns:
-        (n, m); pairs with an empty region give log of 0.
+        (n, m).
     """
-    rows = []
-    for row, inside in zip(features, region, strict=True):  # row by row: n x m x P x P would not fit
-        cosine = torch.einsum("cp,mcq->mpq", row[:, inside], others) / temperature
-        cosine = cosine.masked_fill(~other_region[:, None, :], float("-inf"))
-        pairs = (inside.sum() * other_region.sum(-1)).clamp(min=1)
-        empty = ~other_region.any(-1) | ~inside.any()
-        flat = cosine.flatten(1)
-        flat = torch.cat([flat, flat.new_full((len(flat), 1), float("-inf"))], dim=1)
-        flat = torch.where(empty[:, None], torch.zeros_like(flat), flat)
-        value = torch.logsumexp(flat, dim=-1) - pairs.to(flat.dtype).log()
-        rows.append(torch.where(empty, torch.full_like(value, float("-inf")), value))
-    return torch.stack(rows) if rows else features.new_zeros(0, len(others))
+
+    def row(feature: Tensor, inside: Tensor) -> Tensor:
+        cosine = torch.einsum("cp,mcq->mpq", feature[:, inside], others) / temperature
+        return cosine.masked_fill(~other_region[:, None, :], float("-inf")).flatten(1).logsumexp(dim=1)
+
+    rows = zip(features, region, strict=True)
+    return torch.stack([checkpoint(row, *one, use_reentrant=False, preserve_rng_state=False) for one in rows])
 
 
 def _ratio_loss(positive: Tensor, negative: Tensor, dim: int = 0) -> Tensor:
@@ -164,24 +166,22 @@ def fine_losses(
     fake = (usable & (labels == FAKE)).nonzero()[:, 0]
     if not (len(real) and len(fake)):
         return nothing, nothing
-    pixels = normalize(features.flatten(2), dim=1)
+    pixels = normalize(features.flatten(2), dim=1, eps=SMALLEST_NORM)
     inside, outside = inside.flatten(1), outside.flatten(1)
 
     if similarity == "region_mean":
         face, around = _mean_unit(pixels, inside), _mean_unit(pixels, outside)
-        within = region_mean(face, around) / temperature
+        own, foreign = (region_mean(face[group], around[group]) / temperature for group in (real, fake))
         alike = region_mean(around[real][:, None], around[fake][None]) / temperature
         apart = region_mean(face[real][:, None], face[fake][None]) / temperature
     else:
-        within = torch.cat(
-            [
-                log_pixel_pairs(pixels[i, None], inside[i, None], pixels[i, None], outside[i, None], temperature)[0]
-                for i in range(len(pixels))
-            ]
+        own, foreign = (
+            torch.cat([log_pixel_pairs(pixels[i], inside[i], pixels[i], outside[i], temperature)[0] for i in group])
+            for group in (real[:, None], fake[:, None])
         )
         alike = log_pixel_pairs(pixels[real], outside[real], pixels[fake], outside[fake], temperature)
         apart = log_pixel_pairs(pixels[real], inside[real], pixels[fake], inside[fake], temperature)
 
-    intra = _ratio_loss(within[real], within[fake])
+    intra = _ratio_loss(own, foreign)
     inter = torch.cat([_ratio_loss(alike, apart, dim=1), _ratio_loss(alike, apart, dim=0)]).mean()
     return intra + nothing, inter + nothing

@@ -1,18 +1,28 @@
 """FlatNCE, the objective of equation 4 (Chen et al., "Simpler, Faster, Stronger", arXiv:2107.01152).
 
-With positive similarity s+ and negative similarities s_h, all divided by the temperature, let
-``L = log sum_h exp(s_h - s+)``. FlatNCE is ``exp(L) / detach(exp(L))``: its value is 1 wherever it is defined, its
-gradient is that of L. Written as ``exp(L - detach(L))`` it cannot overflow.
+With the similarity s+ of a query and its positive and the similarities s_h of the query and its negatives, let
+
+    L = log sum_h exp((s_h - s+) / tau).
+
+FlatNCE is ``exp(L) / detach(exp(L))``: its value is 1 wherever it is defined, its gradient is that of L. Computed as
+``exp(L - detach(L))`` it cannot overflow. InfoNCE is ``log(1 + exp(L))``: a value that falls as the network learns.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
+
+BLOCK = 1 << 22
+"""Similarities held at a time."""
 
 
-def _contrast(positive: Tensor, negatives: Tensor, valid: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """``L`` of each row and which rows have a negative at all; rows without one get 0."""
+def _log_ratio(positive: Tensor, negatives: Tensor, valid: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """L of each row and which rows have a negative at all; rows without one get a constant."""
+    valid = valid.expand(negatives.shape)
     some = valid.any(dim=-1)
     differences = (negatives - positive[:, None]) / temperature
     differences = differences.masked_fill(~valid, float("-inf"))
@@ -21,28 +31,81 @@ def _contrast(positive: Tensor, negatives: Tensor, valid: Tensor, temperature: f
     return torch.logsumexp(differences, dim=-1), some
 
 
+def _flat(ratio: Tensor, some: Tensor) -> Tensor:
+    return torch.where(some, torch.exp(ratio - ratio.detach()), torch.zeros_like(ratio))
+
+
+def _info(ratio: Tensor, some: Tensor) -> Tensor:
+    return torch.where(some, softplus(ratio), torch.zeros_like(ratio))
+
+
 def flatnce(positive: Tensor, negatives: Tensor, valid: Tensor, temperature: float) -> Tensor:
     """FlatNCE of each query.
 
     Args:
         positive: (N,) similarity of each query with its positive key.
-        negatives: (N, K) similarities with the negatives.
+        negatives: (N, K) similarities with the negatives, K >= 1.
         valid: (N, K) or (K,) bool, False for slots that hold no negative.
         temperature: tau.
 
     Returns:
-        (N,) losses: 1 in value, with the gradient of the log-sum-exp; 0 without gradient for a query with no negative.
+        (N,) losses: 1 in value, with the gradient of L; 0 without gradient for a query with no negative.
     """
-    valid = valid.expand(negatives.shape)
-    contrast, some = _contrast(positive, negatives, valid, temperature)
-    return torch.where(some, torch.exp(contrast - contrast.detach()), torch.zeros_like(contrast))
+    return _flat(*_log_ratio(positive, negatives, valid, temperature))
 
 
 def infonce(positive: Tensor, negatives: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of each query, ``log(1 + exp(L))``: the value that FlatNCE hides, for people to read.
+    """InfoNCE of each query: the value that FlatNCE hides, for people to read.
 
     Arguments and shapes as of `flatnce`; 0 for a query with no negative.
     """
-    valid = valid.expand(negatives.shape)
-    contrast, some = _contrast(positive, negatives, valid, temperature)
-    return torch.where(some, torch.nn.functional.softplus(contrast), torch.zeros_like(contrast))
+    return _info(*_log_ratio(positive, negatives, valid, temperature))
+
+
+class _LogSumExpQueue(torch.autograd.Function):
+    """``log sum_h exp(q . b_h / tau)`` of queries (N, C) over the valid rows of a queue (K, C): (N,), -inf without any.
+
+    The gradient of a query is the mean of the queue's rows, weighted by their softmax, over tau. It is taken in the forward pass, block
+    by block, so that neither the similarities nor the queue are kept for the backward pass: a long queue costs no memory
+    beside its own, and may be written to before the backward pass. The queue gets no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, queue: Tensor, valid: Tensor, temperature: float) -> Tensor:
+        values, means = [], []
+        for block in queries.split(max(1, BLOCK // len(queue))):
+            similarities = (block @ queue.T).div_(temperature).masked_fill_(~valid, float("-inf"))
+            value = torch.logsumexp(similarities, dim=1)
+            base = torch.where(value.isfinite(), value, torch.zeros_like(value))
+            values.append(value)
+            means.append(similarities.sub_(base[:, None]).exp_() @ queue)
+        ctx.save_for_backward(torch.cat(means))
+        ctx.temperature = temperature
+        return torch.cat(values)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        (means,) = ctx.saved_tensors
+        return gradient[:, None] * means / ctx.temperature, None, None, None
+
+
+def flatnce_against_queue(
+    queries: Tensor, positives: Tensor, queue: Tensor, valid: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """`flatnce` and `infonce` of cosine similarities (equation 3), all queries against one queue.
+
+    Args:
+        queries: (N, C) unit vectors.
+        positives: (N, C) unit vectors, the positive key of each query.
+        queue: (K, C) unit vectors, without gradient; it may change before the backward pass.
+        valid: (K,) bool, False for slots that hold no negative.
+        temperature: tau.
+
+    Returns:
+        (N,) FlatNCE and (N,) InfoNCE, the latter without gradient; 0 where no slot is valid.
+    """
+    some = valid.any()
+    total = _LogSumExpQueue.apply(queries, queue, valid, temperature)
+    ratio = torch.where(some, total, torch.zeros_like(total)) - (queries * positives).sum(dim=1) / temperature
+    return _flat(ratio, some), _info(ratio.detach(), some)

@@ -10,8 +10,8 @@ from torch.nn.functional import normalize
 class Memory(nn.Module):
     """One ring buffer and one prototype for each group (a level and class).
 
-    All state is in buffers, so that it travels with the checkpoint. Features are stored as unit vectors: only cosine
-    similarities are ever taken of them (equation 3).
+    All state is in buffers, so that it travels with the checkpoint. The queues hold unit vectors, since nothing but their
+    cosines is ever taken (equation 3); prototypes are averages of the features as they are.
 
     Args:
         groups: number of groups.
@@ -37,9 +37,12 @@ class Memory(nn.Module):
         self.register_buffer("has_prototype", torch.zeros(groups, dtype=torch.bool))
 
     def negatives(self, group: int) -> tuple[Tensor, Tensor]:
-        """The queue of `group`, (size, channels) unit vectors, and which slots were ever filled, (size,) bool."""
+        """The queue of `group`, (size, channels) unit vectors, and which slots were ever filled, (size,) bool.
+
+        The queue is a view: a later push changes it.
+        """
         valid = torch.arange(self.size, device=self.queue.device) < self.filled[group]
-        return self.queue[group].clone(), valid  # a copy: a later push must not change what a backward pass needs
+        return self.queue[group], valid
 
     @torch.no_grad()
     def update(self, group: int, keys: Tensor) -> None:
@@ -50,21 +53,20 @@ class Memory(nn.Module):
 
         Args:
             group: index of the group.
-            keys: (n, channels) features, in any order, n >= 0.
+            keys: (n, channels) features, n >= 0.
         """
-        keys = keys.detach().float()
-        if not len(keys):
-            return
-        keys = normalize(keys, dim=-1)
-        before = torch.where(self.has_prototype[group], self.prototype[group], keys[0])
+        keys = keys.detach().to(self.queue.dtype)
         count = len(keys)
+        if not count:
+            return
+        before = torch.where(self.has_prototype[group], self.prototype[group], keys[0])
         exponents = torch.arange(count - 1, -1, -1, device=keys.device, dtype=keys.dtype)
         weights = (1 - self.momentum) * self.momentum**exponents
-        after = self.momentum**count * before + weights @ keys
-        self.prototype[group] = after
+        self.prototype[group] = self.momentum**count * before + weights @ keys
         self.has_prototype[group] = True
 
-        similarity = keys @ normalize(after, dim=-1)
+        keys = normalize(keys, dim=1)
+        similarity = keys @ normalize(self.prototype[group], dim=0)
         chosen = similarity.topk(min(self.pushed, count, self.size), largest=False).indices
         self._push(group, keys[chosen])
 

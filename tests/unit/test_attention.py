@@ -14,7 +14,7 @@ def test_filters_ignore_flat_regions_and_are_not_trained() -> None:
     assert filters.shape == (3, 5, 5)
     torch.testing.assert_close(filters.sum((1, 2)), torch.zeros(3), atol=1e-6, rtol=0)
     assert filters.abs().amax((1, 2)).tolist() == [1, 1, 1]
-    module = FrequencyAttention(8, AttentionParams())
+    module = FrequencyAttention(8, 3, AttentionParams())
     assert not any("kernel" in name for name, _ in module.named_parameters())
 
 
@@ -42,7 +42,7 @@ def test_feature_residuals_keep_channels_apart() -> None:
 @pytest.mark.parametrize("identity", [False, True])
 def test_attention_multiplies_every_level(identity: bool) -> None:
     torch.manual_seed(1)
-    module = FrequencyAttention(8, AttentionParams(channels=(4, 6), identity=identity))
+    module = FrequencyAttention(8, 3, AttentionParams(channels=(4, 6), identity=identity))
     images = torch.rand(2, 3, 64, 96)
     levels = [torch.ones(2, 8, 8, 12), torch.ones(2, 8, 4, 6), torch.ones(2, 8, 1, 1)]
     result = module(images, levels)
@@ -54,7 +54,7 @@ def test_attention_multiplies_every_level(identity: bool) -> None:
 
 
 def test_gradients_reach_branch_and_features() -> None:
-    module = FrequencyAttention(6, AttentionParams(channels=(4, 4))).double().eval()
+    module = FrequencyAttention(6, 1, AttentionParams(channels=(4, 4))).double().eval()
     images = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     feature = torch.rand(1, 6, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda level: module(images, [level])[0], feature)

@@ -111,12 +111,11 @@ def naive_memory(batches: list[Tensor], size: int, alpha: float, pushed: int) ->
     slots: list[Tensor | None] = [None] * size
     head, prototype = 0, None
     for keys in batches:
-        keys = normalize(keys, dim=-1)
         for key in keys:
             prototype = key if prototype is None else alpha * prototype + (1 - alpha) * key
         similar = sorted(range(len(keys)), key=lambda j: float(cosine_similarity(keys[j], prototype, dim=0)))
         for j in similar[: min(pushed, size)]:
-            slots[head] = keys[j]
+            slots[head] = normalize(keys[j], dim=0)
             head = (head + 1) % size
     return slots, prototype
 

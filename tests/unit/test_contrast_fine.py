@@ -64,7 +64,7 @@ def naive(features: Tensor, masks: Tensor, labels: list[int], tau: float, sample
         ]
         if kind == "region_mean":
             return math.exp(sum(cosines) / len(cosines) / tau)
-        return sum(math.exp(cosine / tau) for cosine in cosines) / len(cosines)
+        return sum(math.exp(cosine / tau) for cosine in cosines)
 
     real = [i for i, label in enumerate(labels) if label == 0]
     fake = [i for i, label in enumerate(labels) if label == 1]
