@@ -155,7 +155,7 @@ def doctor() -> None:
         table.add_row(name, version)
     on = device()
     for name, value in hardware(on).items():
-        table.add_row(name, f"{value / 2**30:.0f} GiB" if name == "device_memory" else str(value))
+        table.add_row(name, f"{int(value) / 2**30:.0f} GiB" if name == "device_memory" else str(value))
     table.add_row("training precision", str(autocast_dtype("auto", on)).removeprefix("torch."))
     disk = shutil.disk_usage(".")
     table.add_row("free disk", f"{disk.free / 2**30:.0f} GiB")

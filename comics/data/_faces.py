@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32; numpy's stubs lose the width in arithmetic with Python numbers
 
 FACE_UNITS = 1.62
 """Height of the face (hair line to chin) in units of the head's half height; turns a face height into a scale."""

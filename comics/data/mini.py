@@ -161,7 +161,8 @@ def make(spec: MiniDataset, root: Path, progress: Progress = silent, processes: 
         names = [f"Images/{SPLIT_NAMES[split]}/{split}_{index:05d}.jpg" for index in range(count)]
         (root / names[0]).parent.mkdir(parents=True, exist_ok=True)
         tasks = [(spec, split, index, str(root / name)) for index, name in enumerate(names)]
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for index, faces in enumerate(_in_order(tasks, processes)):
             images.append({"id": index, "file_name": names[index], "width": spec.width, "height": spec.height})
             for face in faces:

@@ -59,7 +59,7 @@ class TrainingModule(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.model = Comics(run).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         training = self.run.training
         optimizer = torch.optim.SGD(
             parameter_groups(self.model, training.weight_decay), lr=training.lr, momentum=training.momentum

@@ -58,7 +58,7 @@ def test_what_is_there_is_not_rendered_again_unless_the_seed_changed(raw: Path, 
 def test_files_have_openforensics_own_form(raw: Path) -> None:
     content = json.loads((raw / "Train_poly.json").read_text())
     assert [(c["id"], c["name"]) for c in content["categories"]] == [(0, "Real"), (1, "Fake")]
-    assert [image["file_name"] for image in content["images"]][0].startswith("Images/Train/")
+    assert content["images"][0]["file_name"].startswith("Images/Train/")
     for image in content["images"]:
         with Image.open(raw / image["file_name"]) as file:
             assert (file.format, file.size) == ("JPEG", (image["width"], image["height"]))

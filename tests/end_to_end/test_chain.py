@@ -1,0 +1,133 @@
+"""The chain on a tiny dataset: make, train, predict, evaluate; interrupted and resumed; mistakes refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pycocotools import mask as rle
+
+PARAMS = """
+dataset: mini
+datasets:
+  mini: {kind: mini, width: 128, height: 96, train: 12, val: 2, test_dev: 4, test_challenge: 4}
+training:
+  mini: &training
+    epochs: 5
+    batch_size: 4
+    milestones: [4]
+    warmup_iterations: 2
+    image_size: 128
+    crop: 0.9
+    rotation: 10
+    workers: 0
+models:
+  mini: {backbone: resnet18, fpn_channels: 16, head_channels: 16, head_convs: 1, mask_channels: 16}
+runs:
+  plain: {}
+  comics: {components: [views, attention, coarse, fine]}
+  killed: {components: [views, attention, coarse, fine], title: The same as comics}
+"""
+
+
+def comics(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run the command line in `folder`, expect its exit code, and return all that it printed."""
+    command = [sys.executable, "-m", "comics", *arguments]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    text = answer.stdout + answer.stderr
+    assert answer.returncode == code, text
+    assert "Traceback" not in text, text
+    return text
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny dataset and one trained run."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "params.yaml").write_text(PARAMS)
+    comics(folder, "data", "make", "mini")
+    comics(folder, "train", "comics")
+    return folder
+
+
+def test_a_run_leaves_weights_description_logs_and_scores(project: Path) -> None:
+    folder = project / "results/mini/comics/seed0"
+    comics(project, "predict", "comics", "--split", "test_dev")
+    detections = folder / "test_dev.detections.json"
+    truth = project / "data/mini/test_dev/annotations.json"
+    comics(project, "evaluate", str(truth), str(detections), "--output", str(folder / "test_dev.csv"))
+
+    checkpoint = torch.load(folder / "model.pt", weights_only=True)
+    description = json.loads((folder / "run.json").read_text())
+    sidecars = [json.loads(Path(f"{file}.meta.json").read_text()) for file in (detections, folder / "test_dev.csv")]
+    assert checkpoint["digest"] == description["checkpoint_digest"]
+    assert {sidecar["digest"] for sidecar in sidecars} == {description["digest"]}
+
+    with (folder / "logs/metrics.csv").open(newline="") as file:
+        columns = next(csv.reader(file))
+    assert {"train/loss", "train/lr", "step"} <= set(columns)
+    assert sum("coarse" in column for column in columns) >= 1
+    assert sum("intra" in column or "inter" in column for column in columns) >= 2
+    assert list(folder.glob("logs/**/events.out.tfevents.*"))
+
+    images = {image["id"]: image for image in json.loads(truth.read_text())["images"]}
+    for entry in json.loads(detections.read_text()):
+        image = images[entry["image_id"]]
+        assert entry["category_id"] in (1, 2)
+        assert 0 <= entry["score"] <= 1
+        assert rle.decode(entry["segmentation"]).shape == (image["height"], image["width"])
+    with (folder / "test_dev.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["task"], row["class"]) for row in rows] == [
+        (task, name) for task in ("detection", "segmentation") for name in ("all", "Real", "Fake")
+    ]
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(project: Path) -> None:
+    folder = project / "results/mini/killed/seed0"
+    process = subprocess.Popen([sys.executable, "-m", "comics", "train", "killed"], cwd=project, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints/last.ckpt").exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "model.pt").exists()
+
+    comics(project, "train", "killed")
+    assert json.loads((folder / "run.json").read_text())["resumed"]
+    weights = torch.load(folder / "model.pt", weights_only=True)["state_dict"]
+    expected = torch.load(project / "results/mini/comics/seed0/model.pt", weights_only=True)["state_dict"]
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+
+
+def test_a_single_image_can_be_looked_at(project: Path) -> None:
+    image = next((project / "data/mini/test_dev").rglob("*.jpg"))
+    text = comics(project, "detect", str(image), "--threshold", "0.01")
+    assert "real" in text
+    assert (project / "detections" / f"{image.stem}.png").exists()
+    assert "no such file" in comics(project, "detect", "absent.jpg", code=2)
+
+
+def test_mistakes_end_with_code_two_and_a_remedy(project: Path) -> None:
+    assert "Did you mean 'comics'?" in comics(project, "train", "comisc", code=2)
+    assert "Did you mean 'test_dev'?" in comics(project, "predict", "comics", "--split", "testdev", code=2)
+    assert "no such checkpoint" in comics(project, "predict", "plain", "--split", "test_dev", code=2)
+    assert "no such file" in comics(project.parent, "runs", code=2)
+
+
+def test_runs_and_doctor_tell_what_is_there(project: Path) -> None:
+    text = comics(project, "runs")
+    assert "trained" in text
+    assert "same as comics" in text
+    assert "torch" in comics(project, "doctor")
