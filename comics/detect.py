@@ -40,7 +40,7 @@ class Predictor:
         self.run = run
         self.device = device()
         self.dtype = autocast_dtype(run.training.precision, self.device)
-        model = Comics(run)
+        model = Comics(run.from_checkpoint())
         model.load_state_dict(load_weights(root / run.folder / "model.pt", run))
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 

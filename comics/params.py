@@ -459,6 +459,11 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _stated(block: Any) -> dict[str, Any]:
+    """What a block of the file says itself, without defaults."""
+    return block.model_dump(exclude_unset=True)
+
+
 def digest_of(description: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits of SHA-256 over the canonical JSON of `description`."""
     canonical = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -541,6 +546,11 @@ class ResolvedRun(Block):
         """Names the run's weights: inference settings do not change them."""
         return digest_of({key: value for key, value in self.description.items() if key != "inference"})
 
+    def from_checkpoint(self) -> ResolvedRun:
+        """The run as its trained weights need it: building the network loads no initial weights."""
+        model = self.model.model_copy(update={"weights": "none"})
+        return self.model_copy(update={"params": self.params.model_copy(update={"model": model})})
+
     @property
     def folder(self) -> Path:
         """Where the run's files are, from the project's root."""
@@ -617,7 +627,7 @@ class Params:
 
     def _preset(self, blocks: Mapping[str, Block]) -> dict[str, Any]:
         block = blocks.get(self.dataset) or blocks.get("openforensics")
-        return block.model_dump(exclude_unset=True) if block is not None else {}
+        return _stated(block) if block is not None else {}
 
     @cache  # noqa: B019 - one Params a process
     def _run_params(self, run: str) -> RunParams:
@@ -626,8 +636,7 @@ class Params:
             "model": self._preset(self.file.models),
             "objective": self._preset(self.file.objectives),
         }
-        merged = _merge(preset, self.file.defaults.model_dump(exclude_unset=True))
-        merged = _merge(merged, self.file.runs[run].model_dump(exclude_unset=True))
+        merged = _merge(_merge(preset, _stated(self.file.defaults)), _stated(self.file.runs[run]))
         try:
             return RunParams.model_validate(merged)
         except ValidationError as error:
