@@ -1,4 +1,4 @@
-"""``comics evaluate``: the scores of detections."""
+"""``comics evaluate`` and ``comics compare``: the scores of detections, and which of two are better."""
 
 from __future__ import annotations
 
@@ -7,24 +7,78 @@ from typing import Annotated
 
 import typer
 
+EngineOption = Annotated[str, typer.Option(help="hotcoco, or pycocotools: the slow reference.")]
+
 
 def evaluate(
     ground_truth: Annotated[Path, typer.Argument(metavar="GT.json", help="COCO ground truth.")],
     detections: Annotated[Path, typer.Argument(metavar="DETECTIONS.json", help="COCO results.")],
     output: Annotated[Path, typer.Option(help="CSV to write.")],
-    engine: Annotated[str, typer.Option(help="hotcoco, or pycocotools: the slow reference.")] = "hotcoco",
+    engine: EngineOption = "hotcoco",
+    resamples: Annotated[
+        int | None, typer.Option("--bootstrap", min=1, help="Resamples of images; writes OUTPUT's .intervals.csv.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
 ) -> None:
     """Average precision and oLRP of boxes and masks, by class."""
-    from comics.evaluation import evaluate as score
-    from comics.evaluation import write_scores
+    from dataclasses import astuple
+
+    from comics.evaluation import bootstrap, match, score, write_scores
+    from comics.evaluation.scores import read_inputs, tasks_of, write_table
     from comics.provenance import read_sidecar, write_sidecar
 
     fields = read_sidecar(detections)
-    write_scores(output, score(ground_truth, detections, engine=engine))
+    truth, found = read_inputs(ground_truth, detections)
+    matched = {
+        task: match(truth, found, task, engine, detailed=resamples is not None) for task in tasks_of(truth, found)
+    }
+    write_scores(output, score(truth, matched))
     write_sidecar(output, fields)
     print(output)
+    if resamples is not None:
+        _, intervals = bootstrap(truth, matched, resamples, seed)
+        path = output.with_suffix(".intervals.csv")
+        write_table(path, ["task", "class", "metric", "value", "low", "high"], map(astuple, intervals))
+        write_sidecar(path, {**fields, "bootstrap": resamples, "bootstrap_seed": seed})
+        print(path)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A.json", help="COCO results.")],
+    second: Annotated[Path, typer.Argument(metavar="B.json", help="COCO results on the same images.")],
+    ground_truth: Annotated[Path, typer.Option("--gt", help="COCO ground truth.")],
+    output: Annotated[Path | None, typer.Option(help="CSV to write as well.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Resamples of images, and as many permutations.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of both.")] = 0,
+    engine: EngineOption = "hotcoco",
+) -> None:
+    """Is A better than B? Paired differences with 95 % intervals, and p-values of a permutation test, for AP and oLRP."""
+    from dataclasses import astuple
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from comics.evaluation import compare as paired
+    from comics.evaluation.scores import write_table
+
+    differences = paired(ground_truth, first, second, samples=samples, seed=seed, engine=engine)
+    table = Table("task", "metric", "A", "B", "A - B", "95 % interval", "p")
+    for one in differences:
+        table.add_row(
+            one.task,
+            one.metric,
+            *(f"{100 * value:.2f}" for value in (one.first, one.second)),
+            f"{100 * one.difference:+.2f}",
+            f"{100 * one.low:+.2f} to {100 * one.high:+.2f}",
+            f"{one.p:.4f}",
+        )
+    Console().print(table)
+    if output is not None:
+        header = ["task", "metric", "first", "second", "difference", "low", "high", "p"]
+        write_table(output, header, map(astuple, differences))
 
 
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    root.command()(evaluate)
+    for command in (evaluate, compare):
+        root.command()(command)

@@ -9,19 +9,30 @@ Plain functions over numpy arrays; nothing here imports a deep learning framewor
 
 from comics.evaluation.inputs import Detections, GroundTruth, read_detections, read_ground_truth
 from comics.evaluation.lrp import Lrp, lrp_curve, optimal_lrp
-from comics.evaluation.scores import METRICS, TASKS, Scores, evaluate, write_scores
+from comics.evaluation.matching import Matched, Matches, match
+from comics.evaluation.resampling import Difference, Interval, bootstrap, compare, p_values
+from comics.evaluation.scores import METRICS, TASKS, Scores, evaluate, score, write_scores
 
 __all__ = [
     "METRICS",
     "TASKS",
     "Detections",
+    "Difference",
     "GroundTruth",
+    "Interval",
     "Lrp",
+    "Matched",
+    "Matches",
     "Scores",
+    "bootstrap",
+    "compare",
     "evaluate",
     "lrp_curve",
+    "match",
     "optimal_lrp",
+    "p_values",
     "read_detections",
     "read_ground_truth",
+    "score",
     "write_scores",
 ]

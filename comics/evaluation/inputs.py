@@ -1,19 +1,29 @@
-"""Reading ground truth and detections in COCO's formats."""
+"""Reading and checking ground truth and detections in COCO's formats.
+
+Every entry is checked before anything is computed, because the libraries that match drop, mistake or crash on what they
+do not expect. A message names the file, the first offending entry and how many more there are.
+"""
 
 from __future__ import annotations
 
+import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from comics.errors import UserError
+from comics.evaluation.rle import compress, pixels
 from comics.files import read_json
 
 Source = str | os.PathLike[str]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -24,16 +34,31 @@ class GroundTruth:
         name: the file, for messages.
         dataset: COCO's dictionary with images, annotations and categories.
         image_ids: (I,) ascending.
+        image_sizes: (I, 2) height and width in px; 0 where the file does not tell.
         categories: id -> name, by ascending id.
-        has_boxes, has_masks: whether the annotations have them; both are true without annotations.
+        annotation_ids, annotation_images, annotation_categories: (A,); images as indices into `image_ids`.
+        boxes: (A, 4) x, y, width, height in px; None where the annotations have none.
+        crowd: (A,) bool.
+        has_masks: whether the annotations have masks. Without an annotation there is every task to evaluate.
     """
 
     name: str
     dataset: dict[str, Any]
-    image_ids: NDArray[np.int64]
+    image_ids: Ints
+    image_sizes: Ints
     categories: dict[int, str]
-    has_boxes: bool
+    annotation_ids: Ints
+    annotation_images: Ints
+    annotation_categories: Ints
+    boxes: Floats | None
+    crowd: Bools
     has_masks: bool
+
+    def objects(self, category: int, area: tuple[float, float] = (0.0, np.inf)) -> Ints:
+        """(I,) number of objects of a category in each image; crowd regions and areas out of range are none."""
+        areas = np.array([one["area"] for one in self.dataset["annotations"]], np.float64)
+        chosen = (self.annotation_categories == category) & ~self.crowd & (areas >= area[0]) & (areas <= area[1])
+        return np.bincount(self.annotation_images[chosen], minlength=len(self.image_ids))
 
 
 @dataclass(frozen=True)
@@ -43,7 +68,8 @@ class Detections:
     Attributes:
         name: the file, for messages.
         entries: COCO results.
-        image_ids, category_ids: (N,).
+        images: (N,) indices into the ground truth's `image_ids`.
+        category_ids: (N,).
         scores: (N,).
         boxes: (N, 4) x, y, width, height in px; None where the detections have none.
         has_masks: whether the detections have masks. Without a detection there is every task to evaluate.
@@ -51,10 +77,10 @@ class Detections:
 
     name: str
     entries: list[dict[str, Any]]
-    image_ids: NDArray[np.int64]
-    category_ids: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    boxes: NDArray[np.float64] | None
+    images: Ints
+    category_ids: Ints
+    scores: Floats
+    boxes: Floats | None
     has_masks: bool
 
 
@@ -62,22 +88,58 @@ def read_ground_truth(source: Source | Mapping[str, Any]) -> GroundTruth:
     """Ground truth from a COCO file, or from its content.
 
     Raises:
-        UserError: it is no COCO ground truth.
+        UserError: it is no COCO ground truth, or an entry of it is not usable.
     """
     if isinstance(source, Mapping):
-        name, content = "ground truth", dict(source)
+        name, content = "Ground truth", dict(source)
     else:
         name, content = str(source), read_json(source)
-    if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= set(content):
-        raise UserError(f"{name}: no COCO ground truth: an object with images, annotations and categories.")
-    annotations = content["annotations"]
+    parts = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
+        swapped = isinstance(content, list) and content and isinstance(content[0], dict) and "score" in content[0]
+        raise UserError(
+            f"{name}: not COCO ground truth, which is an object with lists of images, annotations and categories.",
+            "These look like detections: is the order of the arguments right?" if swapped else "",
+        )
+    image_ids, image_sizes = _images(name, content["images"])
+    categories = _categories(name, content["categories"])
+    entries = content["annotations"]
+    check = _Checker(name, "annotations", entries)
+    check.objects()
+    ids = check.integers("id")
+    check.no("id", ids < 1, "COCO's evaluation counts an id below 1 as unmatched; number from 1")
+    check.no("id", _repeated(ids), "the same as an earlier one")
+    images = check.members("image_id", image_ids, "no such image")
+    known = np.array(list(categories), np.int64)
+    category_ids = known[check.members("category_id", known, "no such category")]
+    boxes = check.boxes()
+    areas = check.floats("area")
+    check.no("area", areas < 0, "negative")
+    crowd = np.array([one.get("iscrowd", 0) in (1, True) for one in entries], bool)
+    check.no("iscrowd", [one.get("iscrowd", 0) not in (0, 1) for one in entries], "neither 0 nor 1")
+    has_masks = check.all_or_none("segmentation")
+    if entries and has_masks:
+        masks = [one["segmentation"] for one in entries]
+        polygons = np.array([isinstance(mask, list) for mask in masks])
+        bad = np.zeros(len(masks), bool)
+        bad[polygons] = [not _is_polygons(mask) for mask in masks if isinstance(mask, list)]
+        check.no("segmentation", bad, "polygons are lists of at least three x, y pairs")
+        check.no("segmentation", polygons & (image_sizes[images] == 0).any(1), "its image has no height and width")
+        check.masks(np.flatnonzero(~polygons), image_sizes[images])
+        if not polygons.all():
+            content = {**content, "annotations": _compressed(entries)}
     return GroundTruth(
         name=name,
         dataset=content,
-        image_ids=np.array(sorted(image["id"] for image in content["images"]), dtype=np.int64),
-        categories={one["id"]: one["name"] for one in sorted(content["categories"], key=lambda one: one["id"])},
-        has_boxes=all("bbox" in one for one in annotations),
-        has_masks=all("segmentation" in one for one in annotations),
+        image_ids=image_ids,
+        image_sizes=image_sizes,
+        categories=categories,
+        annotation_ids=ids,
+        annotation_images=images,
+        annotation_categories=category_ids,
+        boxes=boxes,
+        crowd=crowd,
+        has_masks=has_masks,
     )
 
 
@@ -85,21 +147,214 @@ def read_detections(source: Source | Sequence[Mapping[str, Any]], truth: GroundT
     """Detections of `truth`'s images from a COCO results file, or from its content.
 
     Raises:
-        UserError: they are no COCO results, or not of this ground truth.
+        UserError: they are no COCO results, or an entry is not usable with this ground truth.
     """
     if isinstance(source, str | os.PathLike):
         name, content = str(source), read_json(source)
     else:
-        name, content = "detections", list(source)
+        name, content = "Detections", source if isinstance(source, Mapping) else list(source)
     if not isinstance(content, list):
-        raise UserError(f"{name}: no COCO results: a list of detections.")
-    has_boxes = all("bbox" in one for one in content)
-    return Detections(
-        name=name,
-        entries=content,
-        image_ids=np.array([one["image_id"] for one in content], dtype=np.int64),
-        category_ids=np.array([one["category_id"] for one in content], dtype=np.int64),
-        scores=np.array([one["score"] for one in content], dtype=np.float64),
-        boxes=np.array([one["bbox"] for one in content], dtype=np.float64).reshape(-1, 4) if has_boxes else None,
-        has_masks=all("segmentation" in one for one in content),
+        swapped = isinstance(content, dict) and "annotations" in content
+        raise UserError(
+            f"{name}: not COCO results, which are a list of detections.",
+            "It looks like ground truth: is the order of the arguments right?" if swapped else "",
+        )
+    check = _Checker(name, "detections", content)
+    check.objects()
+    images = check.members("image_id", truth.image_ids, f"no such image in {truth.name}")
+    known = np.array(list(truth.categories), np.int64)
+    if not len(known) and content:
+        raise UserError(f"{truth.name}: has no categories, but {name} has detections.")
+    category_ids = known[check.members("category_id", known, f"not among the categories {known.tolist()}")]
+    scores = check.floats("score")
+    boxes = check.boxes()
+    has_masks = check.all_or_none("segmentation")
+    if content and has_masks:
+        check.masks(np.arange(len(content)), truth.image_sizes[images])
+        content = _compressed(content)
+    if content and boxes is None and not has_masks:
+        raise UserError(f"{name}: its detections have neither bbox nor segmentation.")
+    return Detections(name, content, images, category_ids, scores, boxes, has_masks)
+
+
+def _images(name: str, entries: list[Any]) -> tuple[Ints, Ints]:
+    """Ids, ascending, and sizes (height, width)."""
+    check = _Checker(name, "images", entries)
+    check.objects()
+    ids = check.integers("id")
+    check.no("id", _repeated(ids), "the same as an earlier one")
+    sizes = np.zeros((len(entries), 2), np.int64)
+    for column, field in enumerate(("height", "width")):
+        if any(field in one for one in entries):
+            sizes[:, column] = check.integers(field)
+            check.no(field, sizes[:, column] < 1, "not positive")
+    order = np.argsort(ids)
+    return ids[order], sizes[order]
+
+
+def _categories(name: str, entries: list[Any]) -> dict[int, str]:
+    check = _Checker(name, "categories", entries)
+    check.objects()
+    ids = check.integers("id")
+    check.no("id", _repeated(ids), "the same as an earlier one")
+    names = [one.get("name") for one in entries]
+    check.no("name", [not isinstance(one, str) or not one for one in names], "not a name")
+    check.no("name", [one in names[:index] for index, one in enumerate(names)], "the same as an earlier one")
+    return {int(ids[index]): str(names[index]) for index in np.argsort(ids)}
+
+
+class _Checker:
+    """Columns of a list of entries; a `UserError` at the first entry that is not usable.
+
+    Args:
+        name: the file.
+        part: what the list is called.
+        entries: its elements, as parsed.
+    """
+
+    def __init__(self, name: str, part: str, entries: Sequence[Any]) -> None:
+        self.name, self.part, self.entries = name, part, entries
+
+    def no(self, field: str, bad: Any, why: str | Callable[[int], str]) -> None:
+        """Refuse the list if any of `bad` (N,) is set."""
+        if not np.any(bad):
+            return
+        where = np.flatnonzero(bad)
+        first = int(where[0])
+        place = f"{self.name}: {self.part}[{first}]" + (f".{field}" if field else "")
+        entry = self.entries[first]
+        shown = entry.get(field, "missing") if field and isinstance(entry, dict) else entry
+        text = repr(shown) if shown != "missing" else "missing"
+        reason = why(first) if callable(why) else why
+        more = f" And {len(where) - 1} more like it." if len(where) > 1 else ""
+        raise UserError(f"{place}: {text[:60] + '…' if len(text) > 60 else text}: {reason}.{more}")
+
+    def objects(self) -> None:
+        """Check that every entry is an object."""
+        if not set(map(type, self.entries)) <= {dict}:
+            self.no("", [not isinstance(one, dict) for one in self.entries], "not an object")
+
+    def column(self, field: str) -> list[Any]:
+        return [one.get(field) for one in self.entries]
+
+    def integers(self, field: str) -> Ints:
+        """(N,) a field that must be an integer."""
+        values = self.column(field)
+        if not set(map(type, values)) <= {int}:
+            self.no(field, [not _is(numbers.Integral, value) for value in values], "not an integer")
+        try:
+            return np.array(values, np.int64)
+        except OverflowError:
+            self.no(field, [abs(value) >= 2**63 for value in values], "too large")
+            raise
+
+    def members(self, field: str, known: Ints, why: str) -> Ints:
+        """(N,) index into `known`, ascending, of a field that must be one of them."""
+        values = self.integers(field)
+        indices = np.searchsorted(known, values)
+        self.no(field, ~np.isin(values, known), why)
+        return indices
+
+    def floats(self, field: str) -> Floats:
+        """(N,) a field that must be a finite number."""
+        values = self.column(field)
+        if not set(map(type, values)) <= {float, int}:
+            self.no(field, [not _is(numbers.Real, value) for value in values], "not a number")
+        column = np.array(values, np.float64)
+        self.no(field, ~np.isfinite(column), "not finite")
+        return column
+
+    def all_or_none(self, field: str) -> bool:
+        """Whether the entries have `field`; an empty list has every field."""
+        has = np.fromiter((field in one for one in self.entries), bool, len(self.entries))
+        if has.any():
+            self.no(field, ~has, "other entries have it")
+        return bool(has.all())
+
+    def boxes(self) -> Floats | None:
+        """(N, 4) of ``bbox``, or None where no entry has one."""
+        if not self.all_or_none("bbox"):
+            return None
+        values = self.column("bbox")
+        lists = set(map(type, values)) <= {list, tuple} and set(map(len, values)) <= {4}
+        if not lists or not set(map(type, chain.from_iterable(values))) <= {float, int}:
+            self.no("bbox", [not _is_numbers(value, 4) for value in values], "not four numbers")
+        boxes = np.fromiter(chain.from_iterable(values), np.float64, 4 * len(values)).reshape(-1, 4)
+        self.no("bbox", ~np.isfinite(boxes).all(axis=1), "not finite")
+        self.no("bbox", (boxes[:, 2:] < 0).any(1), "x, y, width, height: a negative size")
+        return boxes
+
+    def masks(self, chosen: Ints, sizes: Ints) -> None:
+        """Check that the segmentations of the `chosen` entries are run lengths of masks of `sizes` (N, 2)."""
+        masks = [self.entries[index]["segmentation"] for index in chosen]
+        self._no_of(chosen, [not _is_rle(mask) for mask in masks], lambda _: "not run lengths with size and counts")
+        told = np.array([mask["size"] for mask in masks], np.int64).reshape(-1, 2)
+        wanted = sizes[chosen]
+        unknown = (wanted == 0).any(1)
+        self._no_of(chosen, unknown, lambda _: "its image has no height and width")
+        self._no_of(
+            chosen,
+            (told != wanted).any(1),
+            lambda index: f"size {self.entries[index]['segmentation']['size']} of an image of {sizes[index].tolist()}",
+        )
+        try:
+            covered = pixels([mask["counts"] for mask in masks])
+        except UnicodeEncodeError:
+            bad = [isinstance(mask["counts"], str) and not mask["counts"].isascii() for mask in masks]
+            self._no_of(chosen, bad, lambda _: "its counts are no run lengths")
+            raise
+        self._no_of(chosen, covered != told.prod(1), lambda _: "its run lengths do not add up to its size")
+
+    def _no_of(self, chosen: Ints, bad: Any, why: Callable[[int], str]) -> None:
+        every = np.zeros(len(self.entries), bool)
+        every[chosen] = bad
+        self.no("segmentation", every, why)
+
+
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+
+
+def _is_numbers(value: Any, count: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == count and all(_is(numbers.Real, one) for one in value)
+
+
+def _is_polygons(value: list[Any]) -> bool:
+    return bool(value) and all(
+        isinstance(one, list)
+        and len(one) >= 6
+        and len(one) % 2 == 0
+        and set(map(type, one)) <= {int, float}
+        and bool(np.isfinite(one).all())
+        for one in value
     )
+
+
+def _is_rle(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(size := value.get("size"), list | tuple)
+        and len(size) == 2
+        and all(_is(numbers.Integral, one) for one in size)
+        and (
+            isinstance(counts := value.get("counts"), str | bytes)
+            or (isinstance(counts, list) and all(_is(numbers.Integral, one) and one >= 0 for one in counts))
+        )
+    )
+
+
+def _repeated(values: Ints) -> Bools:
+    """(N,) whether an earlier element is the same."""
+    repeated = np.ones(len(values), bool)
+    repeated[np.unique(values, return_index=True)[1]] = False
+    return repeated
+
+
+def _compressed(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries with their run lengths as text, the only form that all libraries read."""
+    return [
+        one
+        if isinstance(mask := one["segmentation"], list) or isinstance(mask["counts"], str)
+        else {**one, "segmentation": compress(mask)}
+        for one in entries
+    ]

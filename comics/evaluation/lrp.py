@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 TAU = 0.5
 """IoU from which on a detection and an object match."""
@@ -35,11 +36,12 @@ class Lrp:
     threshold: float
 
 
-def lrp_curve(ious: Floats, objects: float, weights: Floats | None = None, tau: float = TAU) -> Floats:
+def lrp_curve(ious: Floats, matched: Bools, objects: float, weights: Floats | None = None, tau: float = TAU) -> Floats:
     """LRP of every score-ranked prefix.
 
     Args:
-        ious: (N,) of the detections by descending score, with the object each is matched to; 0 for false positives.
+        ious: (N,) of the detections by descending score, with the object each is matched to.
+        matched: (N,) whether it is a true positive.
         objects: number of objects of the class.
         weights: (N,) multiplicity of each detection, for resampling; `objects` is then the resampled number.
         tau: IoU threshold of the matching.
@@ -48,7 +50,6 @@ def lrp_curve(ious: Floats, objects: float, weights: Floats | None = None, tau: 
         (N,): element n is the LRP of the first n + 1 detections; NaN where there is neither object nor detection.
     """
     w = np.ones_like(ious) if weights is None else weights
-    matched = ious > 0
     found = np.cumsum(w * matched)
     kept = np.cumsum(w)
     error = np.cumsum(w * np.where(matched, (1 - ious) / (1 - tau), 0.0))
@@ -57,7 +58,9 @@ def lrp_curve(ious: Floats, objects: float, weights: Floats | None = None, tau: 
         return (error + (kept - found) + (objects - found)) / (kept + objects - found)
 
 
-def optimal_lrp(scores: Floats, ious: Floats, objects: float, weights: Floats | None = None, tau: float = TAU) -> Lrp:
+def optimal_lrp(
+    scores: Floats, ious: Floats, matched: Bools, objects: float, weights: Floats | None = None, tau: float = TAU
+) -> Lrp:
     """The smallest LRP over all score-ranked prefixes, and its components there.
 
     Without a true positive oLRP and FN are 1 and the rest is NaN; without an object everything is NaN. Of equally good
@@ -65,16 +68,16 @@ def optimal_lrp(scores: Floats, ious: Floats, objects: float, weights: Floats | 
 
     Args:
         scores: (N,) descending.
-        ious: (N,) see `lrp_curve`.
+        ious, matched: (N,) see `lrp_curve`.
         objects: number of objects of the class.
-        weights: (N,) multiplicity of each detection.
+        weights: (N,) multiplicity of each detection, 0 for those that do not count.
         tau: IoU threshold of the matching.
     """
     if not objects > 0:
         return Lrp(np.nan, np.nan, np.nan, np.nan, np.nan)
     w = np.ones_like(ious) if weights is None else weights
     # A false positive never lowers LRP, which is at most 1: the best prefix ends with a true positive.
-    ends = np.flatnonzero((ious > 0) & (w > 0))
+    ends = np.flatnonzero(matched & (w > 0))
     if not len(ends):
         return Lrp(1.0, np.nan, np.nan, 1.0, np.nan)
     w_end, distance = w[ends], 1 - ious[ends]

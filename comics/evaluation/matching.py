@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from comics.evaluation.lrp import TAU
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+MaskIou = Callable[[dict[str, Any], dict[str, Any]], float]
 Task = Literal["detection", "segmentation"]
 
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
@@ -41,42 +43,99 @@ _IOU_TYPES = {"detection": "bbox", "segmentation": "segm"}
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections of one class matched at an IoU of `TAU`, by descending score; those that COCO ignores are left out.
+    """Detections of one class matched at T IoU thresholds in A area ranges, ranked as COCO ranks them.
+
+    That is by descending score, then by image id, then by place in the file. Without detail T = A = 1 (IoU `TAU`, all
+    areas), and the detections that COCO ignores are left out; with it they are COCO's ten and four.
 
     Attributes:
         scores: (N,) descending.
-        ious: (N,) with the matched object; 0 for false positives.
         images: (N,) index into the ground truth's image ids.
-        objects: (I,) number of objects in each image; crowd regions are none.
+        matched: (T, A, N) whether the detection is matched to an object.
+        ignored: (T, A, N) whether it counts neither as right nor as wrong: matched to a crowd region or to an object out
+            of the area range, or unmatched and itself out of the range.
+        ious: (A, N) at the first IoU threshold, with the matched object; 0 for the other detections.
+        objects: (A, I) number of objects in each image; crowd regions are none.
     """
 
     scores: Floats
-    ious: Floats
     images: Ints
+    matched: Bools
+    ignored: Bools
+    ious: Floats
     objects: Ints
 
 
 @dataclass(frozen=True)
 class Matched:
-    """What a library hands on of one task.
+    """What a library makes of one task.
 
     Attributes:
-        precision: (10 IoU thresholds, 101 recall thresholds, K classes, 4 areas); -1 where there is no object.
-        detections: (M,) index of every detection that counts (not ignored, among the first 100), in no order.
-        annotations: (M,) index of the annotation each is matched to at `TAU`, -1 for false positives.
-        ious: (M,) IoU with it, 0 for false positives.
+        precision: (10 IoU thresholds, 101 recall thresholds, K classes, A areas); -1 where there is no object.
+        classes: category id -> its matches.
     """
 
     precision: Floats
+    classes: dict[int, Matches]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Detections and what they are matched to, as a library tells, in any order.
+
+    Attributes:
+        detections: (M,) index of each detection that a library looked at.
+        matched, ignored: (T, A, M).
+        partners: (A, M) annotation id at the first IoU threshold, 0 for none.
+    """
+
     detections: Ints
-    annotations: Ints
-    ious: Floats
+    matched: Bools
+    ignored: Bools
+    partners: Ints
 
 
-class Engine(Protocol):
-    """A library that matches."""
+def match(
+    truth: GroundTruth,
+    found: Detections,
+    task: Task,
+    engine: str = "hotcoco",
+    *,
+    detailed: bool = False,
+    areas: Sequence[str] = tuple(AREAS),
+) -> Matched:
+    """Match detections with ground truth, once.
 
-    def match(self, truth: GroundTruth, found: Detections, task: Task) -> Matched: ...
+    Args:
+        truth, found: checked inputs that both have what `task` compares.
+        task: detection or segmentation.
+        engine: the library, one of `ENGINES`.
+        detailed: hand on the matches of every IoU threshold and area range, for resampling.
+        areas: names of the area ranges, ``all`` first.
+
+    Raises:
+        UserError: there is no such engine.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"No evaluation engine '{engine}'.", did_you_mean(engine, ENGINES))
+    precision, pairs, mask_iou = ENGINES[engine](truth, found, task, detailed, areas)
+    ious = _ious(truth, found, task, pairs, mask_iou)
+    images = found.images[pairs.detections]
+    scores = found.scores[pairs.detections]
+    categories = found.category_ids[pairs.detections]
+    ranked = np.lexsort((pairs.detections, images, -scores))
+    classes = {}
+    for category in truth.categories:
+        chosen = ranked[categories[ranked] == category]
+        classes[category] = Matches(
+            scores=scores[chosen],
+            images=images[chosen],
+            matched=pairs.matched[..., chosen],
+            ignored=pairs.ignored[..., chosen],
+            ious=ious[:, chosen],
+            objects=np.stack([truth.objects(category, AREAS[area]) for area in (areas if detailed else areas[:1])]),
+        )
+    return Matched(precision, classes)
 
 
 def box_ious(one: Floats, other: Floats) -> Floats:
@@ -88,165 +147,129 @@ def box_ious(one: Floats, other: Floats) -> Floats:
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
-class Hotcoco:
+def _ious(truth: GroundTruth, found: Detections, task: Task, pairs: _Pairs, mask_iou: MaskIou) -> Floats:
+    """(A, M) IoU of each detection with its annotation, computed once for each pair; 0 without one or where ignored."""
+    ious = np.zeros(pairs.partners.shape)
+    where = np.nonzero((pairs.partners > 0) & ~pairs.ignored[0])
+    order = np.argsort(truth.annotation_ids)
+    partners = (
+        order[np.searchsorted(truth.annotation_ids, pairs.partners[where], sorter=order)] if len(order) else order
+    )
+    wanted = np.stack([pairs.detections[where[1]], partners], axis=1)
+    unique, inverse = np.unique(wanted, axis=0, return_inverse=True)
+    if task == "detection":
+        assert found.boxes is not None
+        assert truth.boxes is not None
+        values = box_ious(found.boxes[unique[:, 0]], truth.boxes[unique[:, 1]])
+    else:
+        entries = truth.dataset["annotations"]
+        values = np.array([mask_iou(found.entries[one], entries[other]) for one, other in unique], np.float64)
+    ious[where] = values[inverse.reshape(-1)]
+    return ious
+
+
+def _hotcoco(
+    truth: GroundTruth, found: Detections, task: Task, detailed: bool, areas: Sequence[str]
+) -> tuple[Floats, _Pairs, MaskIou]:
     """hotcoco, a compiled implementation."""
+    import hotcoco
 
-    def match(self, truth: GroundTruth, found: Detections, task: Task) -> Matched:
-        import hotcoco
-
-        gt = hotcoco.COCO(truth.dataset)
-        evaluator = hotcoco.COCOeval(gt, gt.load_res(found.entries), _IOU_TYPES[task])
-        params = evaluator.params  # a copy
-        params.img_ids, params.cat_ids = truth.image_ids.tolist(), list(truth.categories)
-        params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
-        params.area_rng, params.area_rng_lbl = [list(area) for area in AREAS.values()], list(AREAS)
-        params.max_dets = [1, 10, MAX_DETECTIONS]
-        evaluator.params = params
-        evaluator.evaluate()
-        evaluator.accumulate()
+    gt = hotcoco.COCO(truth.dataset)
+    evaluator = hotcoco.COCOeval(gt, gt.load_res(found.entries), _IOU_TYPES[task])
+    params = evaluator.params  # a copy
+    params.img_ids, params.cat_ids = truth.image_ids.tolist(), list(truth.categories)
+    params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
+    params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
+    params.max_dets = [MAX_DETECTIONS]
+    evaluator.params = params
+    evaluator.evaluate()
+    evaluator.accumulate()
+    accumulated = evaluator.eval
+    assert accumulated is not None
+    if detailed:
+        pairs = _table(evaluator.eval_imgs, found, areas)
+    else:
+        # The same matches, but one dictionary for all images: far less to convert than a dictionary for each.
         diagnostics = evaluator.image_diagnostics(iou_thr=TAU)
-        counted = diagnostics["dt_status"]
-        detections = np.fromiter(counted, np.int64, len(counted))
-        matched = diagnostics["dt_match"]
-        partner = np.zeros(len(found.entries) + 1, np.int64)
-        partner[np.fromiter(matched, np.int64, len(matched))] = np.fromiter(matched.values(), np.int64, len(matched))
-        annotations = _annotation_indices(truth, partner[detections])
+        counted, partner_of = diagnostics["dt_status"], diagnostics["dt_match"]
+        ids = np.fromiter(counted, np.int64, len(counted))
+        partners = np.zeros(len(found.entries) + 1, np.int64)
+        matched = np.fromiter(partner_of, np.int64, len(partner_of))
+        partners[matched] = np.fromiter(partner_of.values(), np.int64, len(partner_of))
+        partners = partners[None, ids]
+        pairs = _Pairs(ids - 1, partners[None] > 0, np.zeros((1, 1, len(ids)), bool), partners)
 
-        def mask_iou(detection: dict[str, Any], annotation: dict[str, Any]) -> float:
-            one = hotcoco.mask.iou([detection["segmentation"]], [gt.ann_to_rle(annotation)], [False])
-            return float(one[0, 0])
+    def mask_iou(detection: dict[str, Any], annotation: dict[str, Any]) -> float:
+        return float(hotcoco.mask.iou([detection["segmentation"]], [gt.ann_to_rle(annotation)], [False])[0, 0])
 
-        return Matched(
-            precision=np.asarray(evaluator.eval["precision"])[..., -1],
-            detections=detections - 1,
-            annotations=annotations,
-            ious=_ious(truth, found, task, detections - 1, annotations, mask_iou),
-        )
+    return np.asarray(accumulated["precision"])[..., -1], pairs, mask_iou
 
 
-class Pycocotools:
+def _pycocotools(
+    truth: GroundTruth, found: Detections, task: Task, detailed: bool, areas: Sequence[str]
+) -> tuple[Floats, _Pairs, MaskIou]:
     """pycocotools, the reference."""
+    from pycocotools import mask as rle
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
 
-    def match(self, truth: GroundTruth, found: Detections, task: Task) -> Matched:
-        from pycocotools import mask as rle
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        with contextlib.redirect_stdout(io.StringIO()):
-            gt, dt = COCO(), COCO()
-            # Shallow copies: the library writes into the annotations it is given.
-            gt.dataset = {**truth.dataset, "annotations": [dict(one) for one in truth.dataset["annotations"]]}
-            gt.createIndex()
-            dt.dataset = {
-                "images": truth.dataset["images"],
-                "categories": truth.dataset["categories"],
-                "annotations": _with_ids(found, rle.area),
-            }
-            dt.createIndex()
-            evaluator = COCOeval(gt, dt, _IOU_TYPES[task])
-            evaluator.params.imgIds, evaluator.params.catIds = truth.image_ids.tolist(), list(truth.categories)
-            evaluator.evaluate()
-            evaluator.accumulate()
-        detections, partners = [], []
-        areas = len(AREAS)
-        images = len(truth.image_ids)
-        for index, one in enumerate(evaluator.evalImgs):
-            if one is not None and (index // images) % areas == 0:
-                counted = ~one["dtIgnore"][0].astype(bool)
-                detections.append(np.array(one["dtIds"], np.int64)[counted])
-                partners.append(one["dtMatches"][0][counted].astype(np.int64))
-        detected = np.concatenate([np.zeros(0, np.int64), *detections]) - 1
-        annotations = _annotation_indices(truth, np.concatenate([np.zeros(0, np.int64), *partners]))
-
-        def mask_iou(detection: dict[str, Any], annotation: dict[str, Any]) -> float:
-            return float(rle.iou([detection["segmentation"]], [gt.annToRLE(annotation)], [0])[0, 0])
-
-        return Matched(
-            precision=evaluator.eval["precision"][..., -1],
-            detections=detected,
-            annotations=annotations,
-            ious=_ious(truth, found, task, detected, annotations, mask_iou),
-        )
-
-
-def _with_ids(found: Detections, mask_area: Any) -> list[dict[str, Any]]:
-    """Detections with what COCO's evaluation asks of them; the area is the box's where there is one."""
-    return [
+    # Copies: the library writes into what it is given. Areas of detections are the boxes' where there are boxes.
+    dataset = {**truth.dataset, "annotations": [dict(one) for one in truth.dataset["annotations"]]}
+    detections = [
         {
             **one,
             "id": number,
             "iscrowd": 0,
-            "area": one["bbox"][2] * one["bbox"][3] if "bbox" in one else float(mask_area(one["segmentation"])),
+            "area": one["bbox"][2] * one["bbox"][3] if "bbox" in one else float(rle.area(one["segmentation"])),
         }
         for number, one in enumerate(found.entries, start=1)
     ]
-
-
-def _annotation_indices(truth: GroundTruth, ids: Ints) -> Ints:
-    """Indices of annotations from ids, where 0 is none and becomes -1."""
-    known = np.array([one["id"] for one in truth.dataset["annotations"]], np.int64)
-    indices = np.full(len(ids), -1)
-    if len(known):
-        order = np.argsort(known)
-        some = ids > 0
-        indices[some] = order[np.searchsorted(known, ids[some], sorter=order)]
-    return indices
-
-
-def _ious(
-    truth: GroundTruth, found: Detections, task: Task, detections: Ints, annotations: Ints, mask_iou: Any
-) -> Floats:
-    """(M,) IoU of each detection with its annotation; 0 for those without one."""
-    ious = np.zeros(len(detections))
-    pairs = np.flatnonzero(annotations >= 0)
-    entries = truth.dataset["annotations"]
-    if task == "detection":
-        assert found.boxes is not None
-        boxes = np.array([entries[index]["bbox"] for index in annotations[pairs]], np.float64).reshape(-1, 4)
-        ious[pairs] = box_ious(found.boxes[detections[pairs]], boxes)
-    else:
-        for pair in pairs:
-            ious[pair] = mask_iou(found.entries[detections[pair]], entries[annotations[pair]])
-    return ious
-
-
-ENGINES: dict[str, type[Hotcoco] | type[Pycocotools]] = {"hotcoco": Hotcoco, "pycocotools": Pycocotools}
-
-
-def build_engine(name: str) -> Engine:
-    """The library called `name`.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if name not in ENGINES:
-        raise UserError(f"No evaluation engine '{name}'.", did_you_mean(name, ENGINES))
-    return ENGINES[name]()
-
-
-def by_class(truth: GroundTruth, found: Detections, matched: Matched) -> dict[int, Matches]:
-    """Category id -> its matches, ranked as COCO ranks: by score, then by image id, then by place in the file."""
-    images = np.searchsorted(truth.image_ids, found.image_ids[matched.detections])
-    scores = found.scores[matched.detections]
-    categories = found.category_ids[matched.detections]
-    objects = count_objects(truth)
-    ranked = np.lexsort((matched.detections, images, -scores))
-    classes = {}
-    for category in truth.categories:
-        chosen = ranked[categories[ranked] == category]
-        classes[category] = Matches(
-            scores=scores[chosen], ious=matched.ious[chosen], images=images[chosen], objects=objects[category]
+    gt, dt = COCO(), COCO()
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt.dataset, dt.dataset = dataset, {**dataset, "annotations": detections}
+        gt.createIndex()
+        dt.createIndex()
+        evaluator = COCOeval(gt, dt, _IOU_TYPES[task])
+        params = evaluator.params
+        params.imgIds, params.catIds = truth.image_ids.tolist(), list(truth.categories)
+        params.iouThrs, params.recThrs = IOU_THRESHOLDS, RECALL_THRESHOLDS
+        params.areaRng, params.areaRngLbl = [list(AREAS[area]) for area in areas], list(areas)
+        params.maxDets = [MAX_DETECTIONS]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    accumulated = evaluator.eval
+    pairs = _table(evaluator.evalImgs, found, areas)
+    if not detailed:
+        counted = ~pairs.ignored[0, 0]
+        pairs = _Pairs(
+            pairs.detections[counted],
+            pairs.matched[:1, :1, counted],
+            pairs.ignored[:1, :1, counted],
+            pairs.partners[:1, counted],
         )
-    return classes
+
+    def mask_iou(detection: dict[str, Any], annotation: dict[str, Any]) -> float:
+        return float(rle.iou([detection["segmentation"]], [gt.annToRLE(annotation)], [0])[0, 0])
+
+    return np.asarray(accumulated["precision"])[..., -1], pairs, mask_iou
 
 
-def count_objects(truth: GroundTruth) -> Mapping[int, Ints]:
-    """Category id -> (I,) number of its objects in each image, crowd regions left out."""
-    annotations: Sequence[Mapping[str, Any]] = truth.dataset["annotations"]
-    objects = [one for one in annotations if not one.get("iscrowd", 0)]
-    images = np.searchsorted(truth.image_ids, np.array([one["image_id"] for one in objects], np.int64))
-    categories = np.array([one["category_id"] for one in objects], np.int64)
-    return {
-        category: np.bincount(images[categories == category], minlength=len(truth.image_ids))
-        for category in truth.categories
-    }
+def _table(eval_images: Sequence[dict[str, Any] | None], found: Detections, areas: Sequence[str]) -> _Pairs:
+    """The matches of a COCO evaluator, which tells them by category, area range and image."""
+    index_of = {AREAS[area]: index for index, area in enumerate(areas)}
+    shape = (len(IOU_THRESHOLDS), len(areas), len(found.entries))
+    partners = np.zeros(shape, np.int64)
+    ignored = np.ones(shape, bool)
+    for one in eval_images:
+        if one is not None and len(one["dtIds"]):
+            low, high = one["aRng"]
+            place = (slice(None), index_of[low, high], np.array(one["dtIds"], np.int64) - 1)
+            partners[place] = one["dtMatches"]
+            ignored[place] = one["dtIgnore"]
+    looked_at = np.flatnonzero(~ignored.all(axis=(0, 1)))
+    partners, ignored = partners[..., looked_at], ignored[..., looked_at]
+    return _Pairs(looked_at, partners > 0, ignored, partners[0])
+
+
+ENGINES = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}
+"""Libraries that match, by name."""

@@ -1,41 +1,65 @@
-"""Average precision from matches, to the letter of COCO's accumulation."""
+"""COCO's average precision from matches, with multiplicities: what resampling images needs.
+
+The point estimates of `comics.evaluation.scores` come from a library; weights of one give the same numbers here.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from comics.evaluation.matching import Matches
+from comics.evaluation.matching import IOU_THRESHOLDS, RECALL_THRESHOLDS, Bools, Floats, Matches
 
-RECALLS: NDArray[np.float64] = np.linspace(0.0, 1.0, 101)
+AP_METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 
-
-def ranked(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Best first; equal scores in the order they came in."""
-    return np.argsort(-scores, kind="mergesort")
+_EPSILON = float(np.spacing(1))
+"""What COCO adds to the denominator of precision."""
 
 
-def interpolated_precision(matches: Matches) -> NDArray[np.float64] | None:
-    """Precision at `RECALLS`, (T, 101); None where there is no face to be found."""
-    total = int(matches.faces.sum())
-    if total == 0:
-        return None
-    order = ranked(matches.scores)
-    counted = ~matches.ignored[:, order]
-    right = np.cumsum(matches.matched[:, order] & counted, axis=1, dtype=float)
-    wrong = np.cumsum(~matches.matched[:, order] & counted, axis=1, dtype=float)
-    recall = right / total
-    precision = right / (right + wrong + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    result = np.zeros((len(right), len(RECALLS)))
-    for row in range(len(right)):
-        place = np.searchsorted(recall[row], RECALLS, side="left")
-        reached = place < recall.shape[1]
-        result[row, reached] = envelope[row, place[reached]]
-    return result
+def interpolated_precision(matched: Bools, weights: Floats, objects: float) -> Floats:
+    """Precision at COCO's 101 recall thresholds: the best among the ranked prefixes with at least that recall.
+
+    An image drawn n times repeats its detections n times. Of repeated detections only the last prefix matters, so it is
+    enough to count each detection n times.
+
+    Args:
+        matched: (N,) by descending score.
+        weights: (N,) multiplicity of each detection, 0 for the ignored.
+        objects: their number, with multiplicity; positive.
+
+    Returns:
+        (101,), 0 beyond the highest recall.
+    """
+    # Precision falls with every false positive: only prefixes that end with a match can be the best.
+    ends = np.flatnonzero(matched & (weights > 0))
+    found = np.cumsum(weights[ends])
+    precision = found / (np.cumsum(weights)[ends] + _EPSILON)
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return envelope[np.searchsorted(found / objects, RECALL_THRESHOLDS, side="left")]
 
 
-def average_precision(matches: Matches) -> NDArray[np.float64]:
-    """AP at every threshold, (T,); NaN where there is no face to be found."""
-    precision = interpolated_precision(matches)
-    return np.full(len(matches.matched), np.nan) if precision is None else precision.mean(axis=1)
+def average_precisions(matches: Matches, counts: NDArray[np.float64] | None = None) -> dict[str, float]:
+    """COCO's six metrics of a class; only AP, AP50 and AP75 where the matches are of all areas alone.
+
+    Args:
+        matches: detailed ones.
+        counts: (I,) how often each image counts; once when None.
+
+    Returns:
+        Metric -> value, NaN where there is no object.
+    """
+    areas = matches.matched.shape[1]
+    counts = np.ones(matches.objects.shape[1]) if counts is None else counts
+    weights = counts[matches.images]
+    values: dict[str, float] = {}
+    for area, metric in enumerate(("AP", "AP_S", "AP_M", "AP_L")[:areas]):
+        objects = float(matches.objects[area] @ counts)
+        by_iou = np.full(len(IOU_THRESHOLDS), np.nan)
+        if objects > 0:
+            for index in range(len(IOU_THRESHOLDS)):
+                matched, ignored = matches.matched[index, area], matches.ignored[index, area]
+                by_iou[index] = interpolated_precision(matched & ~ignored, weights * ~ignored, objects).mean()
+        values[metric] = float(by_iou.mean())
+        if area == 0:
+            values |= {"AP50": float(by_iou[0]), "AP75": float(by_iou[5])}
+    return {metric: values[metric] for metric in AP_METRICS if metric in values}

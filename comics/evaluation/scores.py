@@ -6,18 +6,18 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, get_args
 
 import numpy as np
 
 from comics.evaluation.inputs import Detections, GroundTruth, Source, read_detections, read_ground_truth
-from comics.evaluation.lrp import Lrp, optimal_lrp
-from comics.evaluation.matching import Floats, Matched, Task, build_engine, by_class
+from comics.evaluation.lrp import optimal_lrp
+from comics.evaluation.matching import Floats, Matched, Matches, Task, match
+from comics.evaluation.precision import AP_METRICS
 from comics.files import write_text
 
 TASKS: tuple[Task, ...] = get_args(Task)
-AP_METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 LRP_METRICS = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "oLRP_threshold")
 METRICS = (*AP_METRICS, *LRP_METRICS)
 ALL = "all"
@@ -65,76 +65,93 @@ def evaluate(
     Raises:
         UserError: an input is not usable; the message names it and its first offending entry.
     """
+    truth, found = read_inputs(ground_truth, detections)
+    return score(truth, {task: match(truth, found, task, engine) for task in tasks_of(truth, found)})
+
+
+def read_inputs(
+    ground_truth: Source | Mapping[str, Any] | GroundTruth,
+    detections: Source | Sequence[Mapping[str, Any]] | Detections,
+) -> tuple[GroundTruth, Detections]:
+    """Both, read and checked unless they are already."""
     truth = ground_truth if isinstance(ground_truth, GroundTruth) else read_ground_truth(ground_truth)
-    found = detections if isinstance(detections, Detections) else read_detections(detections, truth)
-    library = build_engine(engine)
+    return truth, detections if isinstance(detections, Detections) else read_detections(detections, truth)
+
+
+def tasks_of(truth: GroundTruth, found: Detections) -> list[Task]:
+    """The tasks for which both inputs have what is compared."""
+    boxes = truth.boxes is not None and found.boxes is not None
+    masks = truth.has_masks and found.has_masks
+    return [task for task, can in zip(TASKS, (boxes, masks), strict=True) if can]
+
+
+def score(truth: GroundTruth, matched: Mapping[Task, Matched]) -> Scores:
+    """The scores of matched tasks; those of the other tasks are undefined."""
+    names = tuple(truth.categories.values())
     values: dict[tuple[str, str, str], float] = {}
-    classes = (ALL, *truth.categories.values())
     for task in TASKS:
-        if not can_evaluate(truth, found, task):
-            values |= {(task, cls, metric): np.nan for cls in classes for metric in METRICS}
-            continue
-        matched = library.match(truth, found, task)
-        for (cls, metric), value in {
-            **average_precisions(truth, matched),
-            **lrp_errors(truth, found, matched),
-        }.items():
-            values[task, cls, metric] = value
-    return Scores(classes, values)
+        by_class: dict[str, dict[str, float]] = {name: {} for name in names}
+        if task in matched:
+            for index, (category, name) in enumerate(truth.categories.items()):
+                by_class[name] = {
+                    **_library_precisions(matched[task].precision[:, :, index]),
+                    **lrp_errors(matched[task].classes[category]),
+                }
+        by_class = {ALL: average(by_class.values()), **by_class}
+        for cls, row in by_class.items():
+            values |= {(task, cls, metric): row.get(metric, np.nan) for metric in METRICS}
+    return Scores((ALL, *names), values)
 
 
-def can_evaluate(truth: GroundTruth, found: Detections, task: Task) -> bool:
-    """Whether both inputs have what `task` compares."""
-    if task == "detection":
-        return truth.has_boxes and found.boxes is not None
-    return truth.has_masks and found.has_masks
-
-
-def average_precisions(truth: GroundTruth, matched: Matched) -> dict[tuple[str, str], float]:
-    """(class, metric) -> COCO's average precision."""
-    precision = matched.precision
-    parts = {
-        "AP": precision[:, :, :, 0],
-        "AP50": precision[0, :, :, 0],
-        "AP75": precision[5, :, :, 0],
-        "AP_S": precision[:, :, :, 1],
-        "AP_M": precision[:, :, :, 2],
-        "AP_L": precision[:, :, :, 3],
+def _library_precisions(precision: Floats) -> dict[str, float]:
+    """Metric -> average precision from a library's (10 IoU thresholds, 101 recall thresholds, 4 areas) of a class."""
+    everywhere = precision[..., 0]
+    parts = (everywhere, everywhere[0], everywhere[5], *np.moveaxis(precision[..., 1:], -1, 0))
+    return {
+        metric: float(part.mean()) if part.min() > -1 else np.nan
+        for metric, part in zip(AP_METRICS, parts, strict=True)
     }
-    values = {(ALL, metric): _mean_defined(part) for metric, part in parts.items()}
-    for index, cls in enumerate(truth.categories.values()):
-        values |= {(cls, metric): _mean_defined(part[..., index]) for metric, part in parts.items()}
-    return values
 
 
-def _mean_defined(precision: Floats) -> float:
-    """Mean of the values that COCO defines (-1 stands for undefined)."""
-    defined = precision[precision > -1]
-    return float(defined.mean()) if len(defined) else np.nan
+def lrp_errors(matches: Matches, counts: Floats | None = None, area: int = 0) -> dict[str, float]:
+    """Metric -> oLRP of a class, its components and its threshold.
+
+    Args:
+        matches: of the class.
+        counts: (I,) how often each image counts; once when None.
+        area: index of the area range.
+    """
+    counts = np.ones(matches.objects.shape[1]) if counts is None else counts
+    weights = counts[matches.images] * ~matches.ignored[0, area]
+    objects = float(matches.objects[area] @ counts)
+    lrp = optimal_lrp(matches.scores, matches.ious[area], matches.matched[0, area], objects, weights)
+    return dict(zip(LRP_METRICS, astuple(lrp), strict=True))
 
 
-def lrp_errors(truth: GroundTruth, found: Detections, matched: Matched) -> dict[tuple[str, str], float]:
-    """(class, metric) -> oLRP, its components and threshold; there is no threshold of all classes."""
-    values: dict[tuple[str, str], float] = {}
-    for category, matches in by_class(truth, found, matched).items():
-        lrp = optimal_lrp(matches.scores, matches.ious, int(matches.objects.sum()))
-        for metric, value in zip(LRP_METRICS, _lrp_values(lrp), strict=True):
-            values[truth.categories[category], metric] = value
-    for metric in LRP_METRICS:
-        defined = [value for (_, other), value in values.items() if other == metric and not np.isnan(value)]
-        values[ALL, metric] = float(np.mean(defined)) if defined and metric != "oLRP_threshold" else np.nan
-    return values
-
-
-def _lrp_values(lrp: Lrp) -> tuple[float, ...]:
-    return lrp.olrp, lrp.loc, lrp.fp, lrp.fn, lrp.threshold
+def average(classes: Any) -> dict[str, float]:
+    """Metric -> mean over the classes that define it. Thresholds belong to a class and have no mean."""
+    rows: list[dict[str, float]] = list(classes)
+    means = {}
+    for metric in METRICS[:-1]:
+        defined = [value for row in rows if not np.isnan(value := row.get(metric, np.nan))]
+        means[metric] = sum(defined) / len(defined) if defined else np.nan
+    return means
 
 
 def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     """Write `scores` as CSV: a row for each task and class, fractions in full precision, undefined cells empty."""
+    write_table(path, ["task", "class", *METRICS], ([task, cls, *values] for task, cls, values in scores.rows()))
+
+
+def write_table(path: str | os.PathLike[str], header: Sequence[str], rows: Any) -> None:
+    """Write CSV, numbers in full precision and NaN as an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "class", *METRICS])
-    for task, cls, values in scores.rows():
-        writer.writerow([task, cls, *("" if np.isnan(value) else repr(float(value)) for value in values)])
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow(["" if value is None or value != value else _plain(value) for value in row])
     write_text(path, text.getvalue())
+
+
+def _plain(value: Any) -> Any:
+    return repr(float(value)) if isinstance(value, float | np.floating) else value

@@ -1,0 +1,230 @@
+"""Error bars: confidence intervals of the scores and paired comparisons, from matches that exist.
+
+Images are what is drawn, because detections of one image depend on each other. A resample draws as many images as there
+are, with replacement (Efron and Tibshirani, "An introduction to the bootstrap", 1993): every detection and object then
+counts as often as its image was drawn, and nothing is matched again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from comics.errors import UserError
+from comics.evaluation.inputs import GroundTruth, Source, read_detections, read_ground_truth
+from comics.evaluation.matching import Floats, Matched, Matches, Task, match
+from comics.evaluation.precision import average_precisions
+from comics.evaluation.scores import ALL, METRICS, Scores, average, lrp_errors, score, tasks_of
+
+CONFIDENCE = 0.95
+COMPARED = ("AP", "oLRP")
+"""The metrics of a paired comparison."""
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score with its confidence interval; NaN where undefined."""
+
+    task: Task
+    cls: str
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired comparison of two results on the same images, of all classes together.
+
+    Attributes:
+        first, second: the two scores.
+        difference: first minus second, with its interval `low` to `high`.
+        p: of the permutation test.
+    """
+
+    task: Task
+    metric: str
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def class_scores(truth: GroundTruth, matched: Matched, counts: Floats) -> dict[str, Row]:
+    """Class -> metric -> value, with every image counted `counts` (I,) times; ``all`` is their average.
+
+    Args:
+        truth: whose classes these are.
+        matched: detailed matches.
+        counts: (I,) multiplicities.
+    """
+    rows = {
+        name: {**average_precisions(matched.classes[category], counts), **lrp_errors(matched.classes[category], counts)}
+        for category, name in truth.categories.items()
+    }
+    return {ALL: average(rows.values()), **rows}
+
+
+def draws(images: int, samples: int, seed: int) -> Iterator[Floats]:
+    """`samples` times (I,): how often each image is drawn."""
+    rng = np.random.default_rng(seed)
+    for _ in range(samples):
+        yield np.bincount(rng.integers(images, size=images), minlength=images).astype(np.float64)
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """The central `CONFIDENCE` of resampled values (S,); resamples that leave the metric undefined are left out."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return np.nan, np.nan
+    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def bootstrap(
+    truth: GroundTruth, matched: Mapping[Task, Matched], samples: int, seed: int
+) -> tuple[Scores, list[Interval]]:
+    """Scores and a 95 % percentile interval for each that is defined.
+
+    Args:
+        truth: ground truth.
+        matched: detailed matches of each task.
+        samples: resamples.
+        seed: of the draws, which all tasks share.
+
+    Raises:
+        UserError: `samples` is not positive, or there is no image to draw.
+    """
+    _require_samples(truth, samples)
+    scores = score(truth, matched)
+    intervals = []
+    for task, of_task in matched.items():
+        resampled = [
+            [rows[cls].get(metric, np.nan) for cls in scores.classes for metric in METRICS]
+            for counts in draws(len(truth.image_ids), samples, seed)
+            for rows in [class_scores(truth, of_task, counts)]
+        ]
+        columns = iter(np.array(resampled).T)
+        for cls in scores.classes:
+            for metric in METRICS:
+                value, column = scores[task, cls, metric], next(columns)
+                if not np.isnan(value):
+                    intervals.append(Interval(task, cls, metric, value, *interval(column)))
+    return scores, intervals
+
+
+def compare(
+    ground_truth: Source | Mapping[str, Any],
+    first: Source | Sequence[Mapping[str, Any]],
+    second: Source | Sequence[Mapping[str, Any]],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    engine: str = "hotcoco",
+    tasks: Iterable[Task] | None = None,
+) -> list[Difference]:
+    """Paired comparison of two results on the same images: AP and oLRP of all classes together.
+
+    The interval is the bootstrap's, both drawn alike. The p-value is a permutation test's: if the two were alike, nothing
+    would change by swapping their detections of any image. It is the share of random swaps with a difference at least as
+    large, the observed one included (Phipson and Smyth, 2010), so that it is never 0.
+
+    Args:
+        ground_truth: a COCO file, or its content.
+        first, second: COCO results files, or their content.
+        samples: resamples, and as many swaps.
+        seed: of both.
+        engine: the library that matches.
+        tasks: those to compare; all that are defined for both when None.
+
+    Raises:
+        UserError: an input is not usable.
+    """
+    truth = read_ground_truth(ground_truth)
+    _require_samples(truth, samples)
+    found = [read_detections(source, truth) for source in (first, second)]
+    both: list[Task] = [task for task in tasks_of(truth, found[0]) if task in tasks_of(truth, found[1])]
+    wanted = both if tasks is None else [task for task in both if task in set(tasks)]
+    return [
+        difference
+        for task in wanted
+        for difference in compare_matched(
+            truth,
+            task,
+            *(match(truth, one, task, engine, detailed=True, areas=("all",)) for one in found),
+            samples=samples,
+            seed=seed,
+        )
+    ]
+
+
+def compare_matched(
+    truth: GroundTruth, task: Task, first: Matched, second: Matched, *, samples: int, seed: int
+) -> list[Difference]:
+    """`compare`, of matches."""
+    images = len(truth.image_ids)
+    observed = [_compared(truth, one, np.ones(images)) for one in (first, second)]
+    pooled = Matched(first.precision, {key: _pooled(first.classes[key], second.classes[key]) for key in first.classes})
+    resampled, swapped = np.empty((2, samples, len(COMPARED)))
+    rng = np.random.default_rng((seed, 1))
+    for index, counts in enumerate(draws(images, samples, seed)):
+        resampled[index] = _compared(truth, first, counts) - _compared(truth, second, counts)
+        own = (rng.random(images) < 0.5).astype(np.float64)
+        # In `pooled` there are twice the images; each is there once, with the detections of one of the two.
+        halves = np.concatenate([own, 1 - own])
+        swapped[index] = _compared(truth, pooled, halves) - _compared(truth, pooled, 1 - halves)
+    differences = []
+    for index, metric in enumerate(COMPARED):
+        one, other = (float(values[index]) for values in observed)
+        # Swaps that change nothing must count as at least as large, whatever the rounding.
+        extreme = np.abs(swapped[:, index]) >= abs(one - other) - 1e-12
+        p = np.nan if np.isnan(one - other) else (1 + int(extreme.sum())) / (1 + samples)
+        differences.append(Difference(task, metric, one, other, one - other, *interval(resampled[:, index]), p))
+    return differences
+
+
+def p_values(ground_truth: Source, first: Source, second: Source, task: Task) -> Row:
+    """Metric -> p-value of the paired difference of `task`, by `compare`."""
+    return {one.metric: one.p for one in compare(ground_truth, first, second, tasks=[task])}
+
+
+def _require_samples(truth: GroundTruth, samples: int) -> None:
+    if samples < 1:
+        raise UserError(f"{samples} resamples: there must be at least one.")
+    if not len(truth.image_ids):
+        raise UserError(f"{truth.name}: has no images to draw.")
+
+
+def _compared(truth: GroundTruth, matched: Matched, counts: Floats) -> Floats:
+    """`COMPARED` metrics of all classes together."""
+    row = class_scores(truth, matched, counts)[ALL]
+    return np.array([row[metric] for metric in COMPARED])
+
+
+def _pooled(first: Matches, second: Matches) -> Matches:
+    """The detections of both, ranked together; the images of `second` are numbered on after those of `first`."""
+    images = first.objects.shape[1]
+    scores = np.concatenate([first.scores, second.scores])
+    numbers = np.concatenate([first.images, second.images + images])
+    # Of equal scores the lower image id goes first, as in COCO's ranking.
+    ranked = np.lexsort((numbers % images, -scores))
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(first, name), getattr(second, name)], axis=-1)[..., ranked]
+
+    return Matches(
+        scores=scores[ranked],
+        images=numbers[ranked],
+        matched=joined("matched"),
+        ignored=joined("ignored"),
+        ious=joined("ious"),
+        objects=np.concatenate([first.objects, second.objects], axis=-1),
+    )
