@@ -118,6 +118,11 @@ def match(
     """
     if engine not in ENGINES:
         raise UserError(f"No evaluation engine '{engine}'.", did_you_mean(engine, ENGINES))
+    if not len(truth.annotation_ids):  # Without an object every score is undefined.
+        shape = (len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), len(truth.categories), len(areas))
+        return Matched(
+            np.full(shape, -1.0), {category: _nothing(truth, detailed, areas) for category in truth.categories}
+        )
     precision, pairs, mask_iou = ENGINES[engine](truth, found, task, detailed, areas)
     ious = _ious(truth, found, task, pairs, mask_iou)
     images = found.images[pairs.detections]
@@ -136,6 +141,14 @@ def match(
             objects=np.stack([truth.objects(category, AREAS[area]) for area in (areas if detailed else areas[:1])]),
         )
     return Matched(precision, classes)
+
+
+def _nothing(truth: GroundTruth, detailed: bool, areas: Sequence[str]) -> Matches:
+    """No detection and no object."""
+    thresholds, ranges = (len(IOU_THRESHOLDS), len(areas)) if detailed else (1, 1)
+    none = np.zeros((thresholds, ranges, 0), bool)
+    objects = np.zeros((ranges, len(truth.image_ids)), np.int64)
+    return Matches(np.zeros(0), np.zeros(0, np.int64), none, none, np.zeros((ranges, 0)), objects)
 
 
 def box_ious(one: Floats, other: Floats) -> Floats:

@@ -37,52 +37,40 @@ def pixels(counts: Sequence[str | bytes | Sequence[int]]) -> NDArray[np.int64]:
 
 def _pixels(texts: Sequence[bytes]) -> NDArray[np.int64]:
     """`pixels` of texts, decoded together."""
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    code = np.frombuffer(b"".join(texts), np.uint8)
     totals = np.zeros(len(texts), np.int64)
-    if not len(code):
+    filled = np.flatnonzero(np.fromiter(map(bool, texts), bool, len(texts)))
+    if not len(filled):
         return totals
-    group = code - np.uint8(48)  # characters below 48 wrap to above 63
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))[filled]
+    starts = np.concatenate([[0], ends[:-1]])
+    group = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)  # characters below 48 wrap to above 63
     last = (group & 32) == 0
-    stops = np.flatnonzero(last)
-    text_ends = np.cumsum(lengths)
-    filled = lengths > 0
-    malformed = np.zeros(len(texts), bool)
-    malformed[filled] = ~last[text_ends[filled] - 1]
-    wrong = np.flatnonzero(group > 63)
-    malformed[np.searchsorted(text_ends, wrong, side="right")] = True
-    if not len(stops):
-        return np.where(filled, -1, 0)
+    malformed = ~last[ends - 1] | np.logical_or.reduceat(group > 63, starts)
+    last[ends - 1] = True  # a text that breaks off must not run into the next one
 
     # Values: one a stop, from the characters since the stop before.
+    stops = np.flatnonzero(last)
+    first = np.searchsorted(stops, starts)
     width = np.diff(stops, prepend=-1)
+    malformed |= np.maximum.reduceat(width, first) > 8
     value = (group[stops] & 31).astype(np.int64)
     value -= (value & 16) << 1  # sign
-    for back in range(1, int(min(width.max(), 8))):
-        longer = np.flatnonzero(width > back)
+    longer = np.flatnonzero(width > 1)
+    for back in range(1, 8):
         value[longer] = (value[longer] << 5) | (group[stops[longer] - back] & 31)
-    too_long = np.flatnonzero(width > 8)
-    malformed[np.searchsorted(text_ends, stops[too_long], side="right")] = True
+        longer = longer[width[longer] > back + 1]
 
-    # Runs: sums over every other value, starting anew in each mask; the first value stands for itself.
-    mask = np.searchsorted(text_ends, stops, side="right")
-    values = np.bincount(mask, minlength=len(texts))
-    first = np.cumsum(values) - values
-    position = np.arange(len(value)) - first[mask]
-    leading = value[position == 0]
-    totals[mask[position == 0]] += leading
-    malformed[mask[position == 0][leading < 0]] = True
-    for parity in (1, 0):
-        chosen = (position > 0) & (position % 2 == parity)
-        of_mask = mask[chosen]
-        summed = np.cumsum(value[chosen])
-        count = np.bincount(of_mask, minlength=len(texts))
-        before = np.concatenate([[0], summed])[np.cumsum(count) - count]
-        runs = summed - before[of_mask]
-        malformed[of_mask[runs < 0]] = True
-        running = np.concatenate([[0], np.cumsum(runs)])
-        totals += running[np.cumsum(count)] - running[np.cumsum(count) - count]
-    totals[malformed] = -1
+    # Runs: the first stands for itself; the others add up over every other value, from the start of their own mask.
+    lead = value[first]
+    value[first] = 0
+    padded = np.zeros(len(value) + 2 + len(value) % 2, np.int64)
+    padded[2 : len(value) + 2] = value
+    added = padded.reshape(-1, 2).cumsum(axis=0).ravel()
+    number = np.diff(first, append=len(value))
+    odd = (np.arange(len(value)) - np.repeat(first, number)) & 1
+    runs = added[2 : len(value) + 2] - added[np.repeat(first, number) + odd]
+    malformed |= (lead < 0) | (np.minimum.reduceat(runs, first) < 0)
+    totals[filled] = np.where(malformed, -1, lead + np.add.reduceat(runs, first))
     return totals
 
 

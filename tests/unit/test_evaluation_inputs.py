@@ -1,0 +1,159 @@
+"""What is wrong with an input is told: the file, the first offending entry, and how many more there are."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_scenes import HEIGHT, WIDTH, detection, rectangle_mask, truth
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as rle
+
+from comics.errors import UserError
+from comics.evaluation import evaluate, read_detections, read_ground_truth
+from comics.evaluation.rle import pixels
+
+FACE = [20.0, 20.0, 40.0, 40.0]
+TRUTH = truth([(1, 1, FACE), (2, 2, FACE)], [1, 2])
+
+
+def detections(**changes: Any) -> list[dict[str, Any]]:
+    """Four detections; `changes` go into the second and the fourth."""
+    good = [
+        detection(1, 1, FACE, 0.9),
+        detection(2, 1, FACE, 0.8),
+        detection(2, 2, FACE, 0.7),
+        detection(1, 2, FACE, 0.6),
+    ]
+    return [{**one, **changes} if index % 2 else one for index, one in enumerate(good)]
+
+
+def refused(call: Any, *told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    for part in told:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"image_id": 3}, ["image_id: 3", "no such image"]),
+        ({"image_id": "1"}, ["image_id: '1'", "not an integer"]),
+        ({"image_id": True}, ["not an integer"]),
+        ({"image_id": 2**70}, ["too large"]),
+        ({"category_id": 0}, ["category_id: 0", "[1, 2]"]),
+        ({"category_id": None}, ["category_id", "not an integer"]),
+        ({"score": math.nan}, ["score: nan", "not finite"]),
+        ({"score": math.inf}, ["score: inf", "not finite"]),
+        ({"score": "0.5"}, ["not a number"]),
+        ({"bbox": [1.0, math.nan, 2.0, 2.0]}, ["bbox", "not finite"]),
+        ({"bbox": [1.0, -math.inf, 2.0, 2.0]}, ["bbox", "not finite"]),
+        ({"bbox": [1.0, 2.0, -1.0, 2.0]}, ["bbox", "negative size"]),
+        ({"bbox": [1.0, 2.0, 3.0]}, ["bbox", "four numbers"]),
+        ({"bbox": ["1", "2", "3", "4"]}, ["bbox", "four numbers"]),
+        ({"bbox": 7}, ["bbox", "four numbers"]),
+        ({"segmentation": {"size": [HEIGHT, HEIGHT], "counts": "a"}}, [f"{[HEIGHT, HEIGHT]}", f"{[HEIGHT, WIDTH]}"]),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "a"}}, ["do not add up"]),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "é"}}, ["run lengths"]),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 7]}}, ["do not add up"]),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]}}, ["not run lengths"]),
+        ({"segmentation": {"size": [HEIGHT, WIDTH]}}, ["not run lengths"]),
+        ({"segmentation": [[1, 1, 5, 1, 5, 5]]}, ["not run lengths"]),
+    ],
+)
+def test_detections(changes: dict[str, Any], told: list[str]) -> None:
+    checked = read_ground_truth(TRUTH)
+    refused(lambda: read_detections(detections(**changes), checked), "detections[1]", "1 more", *told)
+
+
+@pytest.mark.parametrize("field", ["image_id", "category_id", "score", "bbox", "segmentation"])
+def test_a_missing_field(field: str) -> None:
+    found = detections()
+    del found[2][field]
+    refused(lambda: evaluate(TRUTH, found), "detections[2]", field, "missing")
+
+
+def test_no_bbox_and_no_segmentation() -> None:
+    refused(lambda: evaluate(TRUTH, [{"image_id": 1, "category_id": 1, "score": 0.5}]), "neither bbox nor segmentation")
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "told"),
+    [
+        ("annotations", {"id": 0}, ["annotations[1].id: 0", "below 1"]),
+        ("annotations", {"id": 1}, ["annotations[1].id: 1", "earlier"]),
+        ("annotations", {"image_id": 5}, ["annotations[1].image_id: 5", "no such image"]),
+        ("annotations", {"category_id": 5}, ["annotations[1].category_id: 5", "no such category"]),
+        ("annotations", {"area": -1.0}, ["annotations[1].area", "negative"]),
+        ("annotations", {"area": None}, ["annotations[1].area", "not a number"]),
+        ("annotations", {"iscrowd": 2}, ["annotations[1].iscrowd", "0 nor 1"]),
+        ("annotations", {"bbox": [0, 0, -3, 3]}, ["annotations[1].bbox", "negative"]),
+        ("annotations", {"segmentation": [[1, 2, 3]]}, ["annotations[1].segmentation", "polygons"]),
+        ("annotations", {"segmentation": [[1, 2, 3, 4, 5, math.nan]]}, ["annotations[1].segmentation", "polygons"]),
+        ("annotations", {"segmentation": "x"}, ["annotations[1].segmentation", "run lengths"]),
+        ("images", {"id": 1}, ["images[1].id", "earlier"]),
+        ("images", {"width": 0}, ["images[1].width", "not positive"]),
+        ("categories", {"id": 1}, ["categories[1].id", "earlier"]),
+        ("categories", {"name": "Real"}, ["categories[1].name", "earlier"]),
+        ("categories", {"name": None}, ["categories[1].name", "not a name"]),
+    ],
+)
+def test_ground_truth(part: str, changes: dict[str, Any], told: list[str]) -> None:
+    entries = [TRUTH[part][0], {**TRUTH[part][1], **changes}]
+    refused(lambda: read_ground_truth({**TRUTH, part: entries}), *told)
+
+
+def test_files_of_another_kind(tmp_path: Path) -> None:
+    good, found = tmp_path / "gt.json", tmp_path / "dt.json"
+    good.write_text(json.dumps(TRUTH))
+    found.write_text(json.dumps(detections()))
+    refused(lambda: evaluate(found, good), str(found), "order of the arguments")
+    refused(lambda: evaluate(good, good), str(good), "order of the arguments")
+    truncated = tmp_path / "truncated.json"
+    truncated.write_text(json.dumps(detections())[:-20])
+    refused(lambda: evaluate(good, truncated), str(truncated), "not valid JSON")
+    refused(lambda: evaluate(good, tmp_path / "absent.json"), "absent.json", "no such file")
+    text = tmp_path / "table.csv"
+    text.write_text("image,score\n1,0.5\n")
+    refused(lambda: evaluate(good, text), str(text), "not valid JSON")
+    for content in ({"a": 1}, [1, 2], "x", None):
+        other = tmp_path / "other.json"
+        other.write_text(json.dumps(content))
+        refused(partial(evaluate, good, other), str(other))
+        refused(partial(evaluate, other, found), str(other))
+
+
+def test_an_unknown_engine() -> None:
+    refused(lambda: evaluate(TRUTH, detections(), engine="hotcocoa"), "hotcocoa", "hotcoco")
+
+
+def test_every_form_of_run_lengths_is_read() -> None:
+    plain = evaluate(TRUTH, detections())
+    for form in (bytes, list):
+        found = detections()
+        for one in found:
+            text = one["segmentation"]["counts"]
+            mask = rle.decode(one["segmentation"]).ravel(order="F")
+            runs = np.diff(np.flatnonzero(np.diff(mask, prepend=0, append=2)), prepend=0).tolist()
+            one["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": text.encode() if form is bytes else runs}
+        assert evaluate(TRUTH, found)["segmentation", "all", "AP"] == plain["segmentation", "all", "AP"]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_run_lengths_add_up(height: int, width: int, share: float, seed: int) -> None:
+    mask = np.asfortranarray((np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8))
+    text = rle.encode(mask)["counts"]
+    other = rectangle_mask(FACE)["counts"]
+    assert pixels([text, other, text.decode()]).tolist() == [height * width, HEIGHT * WIDTH, height * width]
+    assert pixels([text + b"1", other])[0] != height * width
+
+
+def test_malformed_run_lengths() -> None:
+    good = rectangle_mask(FACE)["counts"]
+    assert pixels(["", "P", "!", good, "0" * 3 + "O", [3, 4]]).tolist() == [0, -1, -1, HEIGHT * WIDTH, -1, 7]
