@@ -19,6 +19,12 @@ def evaluate(
         int | None, typer.Option("--bootstrap", min=1, help="Resamples of images; writes OUTPUT's .intervals.csv.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    details: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for scores by face size and faces in the image, curves, confusion and kinds of error."
+        ),
+    ] = None,
 ) -> None:
     """Average precision and oLRP of boxes and masks, by class."""
     from dataclasses import astuple
@@ -29,9 +35,8 @@ def evaluate(
 
     fields = read_sidecar(detections)
     truth, found = read_inputs(ground_truth, detections)
-    matched = {
-        task: match(truth, found, task, engine, detailed=resamples is not None) for task in tasks_of(truth, found)
-    }
+    detailed = resamples is not None or details is not None
+    matched = {task: match(truth, found, task, engine, detailed=detailed) for task in tasks_of(truth, found)}
     write_scores(output, score(truth, matched))
     write_sidecar(output, fields)
     print(output)
@@ -41,6 +46,11 @@ def evaluate(
         write_table(path, ["task", "class", "metric", "value", "low", "high"], map(astuple, intervals))
         write_sidecar(path, {**fields, "bootstrap": resamples, "bootstrap_seed": seed})
         print(path)
+    if details is not None:
+        from comics.evaluation.details import write_details
+
+        for path in write_details(details, truth, found, matched):
+            print(path)
 
 
 def compare(

@@ -11,7 +11,17 @@ from comics.evaluation.inputs import Detections, GroundTruth, read_detections, r
 from comics.evaluation.lrp import Lrp, lrp_curve, optimal_lrp
 from comics.evaluation.matching import Matched, Matches, match
 from comics.evaluation.resampling import Difference, Interval, bootstrap, compare, p_values
-from comics.evaluation.scores import METRICS, TASKS, Scores, evaluate, score, write_scores
+from comics.evaluation.scores import (
+    METRICS,
+    TASKS,
+    Scores,
+    Spread,
+    aggregate,
+    evaluate,
+    read_scores,
+    score,
+    write_scores,
+)
 
 __all__ = [
     "METRICS",
@@ -24,6 +34,8 @@ __all__ = [
     "Matched",
     "Matches",
     "Scores",
+    "Spread",
+    "aggregate",
     "bootstrap",
     "compare",
     "evaluate",
@@ -33,6 +45,7 @@ __all__ = [
     "p_values",
     "read_detections",
     "read_ground_truth",
+    "read_scores",
     "score",
     "write_scores",
 ]

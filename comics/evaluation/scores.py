@@ -7,10 +7,12 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from statistics import fmean, stdev
 from typing import Any, get_args
 
 import numpy as np
 
+from comics.errors import UserError
 from comics.evaluation.inputs import Detections, GroundTruth, Source, read_detections, read_ground_truth
 from comics.evaluation.lrp import optimal_lrp
 from comics.evaluation.matching import Floats, Matched, Matches, Task, match
@@ -136,6 +138,45 @@ def average(classes: Any) -> dict[str, float]:
         defined = [value for row in rows if not np.isnan(value := row.get(metric, np.nan))]
         means[metric] = sum(defined) / len(defined) if defined else np.nan
     return means
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over seeds: mean and sample standard deviation of those that define it; NaN where undefined."""
+
+    mean: float
+    std: float
+    seeds: int
+
+
+def aggregate(frames: Sequence[Scores]) -> dict[tuple[str, str, str], Spread]:
+    """(task, class, metric) -> mean and standard deviation over the scores of several seeds."""
+    spreads = {}
+    for key in frames[0].values if frames else ():
+        defined = [frame.values[key] for frame in frames if not np.isnan(frame.values[key])]
+        spreads[key] = Spread(
+            mean=fmean(defined) if defined else np.nan,
+            std=stdev(defined) if len(defined) > 1 else np.nan,
+            seeds=len(defined),
+        )
+    return spreads
+
+
+def read_scores(path: str | os.PathLike[str]) -> Scores:
+    """Scores as `write_scores` wrote them.
+
+    Raises:
+        UserError: the file is not a scores CSV.
+    """
+    values: dict[tuple[str, str, str], float] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for metric in METRICS:
+                    values[row["task"], row["class"], metric] = float(row[metric]) if row[metric] else np.nan
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a scores file ({error!r}).", "Make it with `comics evaluate`.") from None
+    return Scores(tuple(dict.fromkeys(cls for _, cls, _ in values)), values)
 
 
 def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:

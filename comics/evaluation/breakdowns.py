@@ -1,0 +1,169 @@
+"""Where the scores come from: by size of the face, by faces in the image, by kind of error; and the curves behind them.
+
+Each function returns rows of plain values under the header that goes with it, ready for a CSV file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from comics.evaluation.inputs import Detections, GroundTruth
+from comics.evaluation.lrp import lrp_curve
+from comics.evaluation.matching import AREAS, RECALL_THRESHOLDS, TAU, Matched, Task
+from comics.evaluation.precision import average_precisions, interpolated_precision
+from comics.evaluation.resampling import class_scores
+from comics.evaluation.scores import ALL, average, lrp_errors
+
+Row = list[Any]
+
+MEASURES = ("AP", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN")
+FACES_IN_IMAGE: dict[str, tuple[int, int]] = {
+    "1": (1, 1),
+    "2": (2, 2),
+    "3-5": (3, 5),
+    "6-10": (6, 10),
+    ">10": (11, 2**31),
+}
+"""Groups of images by their number of faces, both bounds included."""
+CURVE_POINTS = 1000
+"""At most, of an LRP curve."""
+
+SIZE_HEADER = ("task", "class", "size", "faces", *MEASURES)
+FACES_HEADER = ("task", "class", "faces_in_image", "images", "faces", *MEASURES)
+PRECISION_HEADER = ("task", "class", "recall", "precision_50", "precision_75", "precision_mean")
+LRP_HEADER = ("task", "class", "threshold", "LRP", "Loc", "FP", "FN")
+CONFUSION_HEADER = ("task", "truth", "found_as", "count", "share")
+ERROR_HEADER = ("task", "error", "count", "AP50_lost")
+
+
+def by_size(truth: GroundTruth, task: Task, matched: Matched) -> list[Row]:
+    """Scores of the faces in each of COCO's area ranges; detections matched to faces of another size are ignored.
+
+    Args:
+        truth, matched: inputs and their detailed matches.
+        task: which the matches are of.
+    """
+    rows = []
+    for area, size in enumerate(AREAS):
+        metric = ("AP", "AP_S", "AP_M", "AP_L")[area]
+        classes = {
+            name: {
+                **lrp_errors(matched.classes[category], area=area),
+                "AP": average_precisions(matched.classes[category])[metric],
+                "faces": int(matched.classes[category].objects[area].sum()),
+            }
+            for category, name in truth.categories.items()
+        }
+        together = {**average(classes.values()), "faces": sum(int(row["faces"]) for row in classes.values())}
+        for cls, row in {ALL: together, **classes}.items():
+            rows.append([task, cls, size, row["faces"], *(row[measure] for measure in MEASURES)])
+    return rows
+
+
+def by_faces(truth: GroundTruth, task: Task, matched: Matched) -> list[Row]:
+    """Scores of the images with few faces and with many, of `FACES_IN_IMAGE`; groups without images are left out."""
+    faces = np.sum([matches.objects[0] for matches in matched.classes.values()], axis=0)
+    rows = []
+    for group, (low, high) in FACES_IN_IMAGE.items():
+        chosen = (faces >= low) & (faces <= high)
+        if not chosen.any():
+            continue
+        numbers = {
+            name: int(matched.classes[category].objects[0][chosen].sum()) for category, name in truth.categories.items()
+        }
+        numbers[ALL] = sum(numbers.values())
+        for cls, row in class_scores(truth, matched, chosen.astype(np.float64)).items():
+            measures = (row[measure] for measure in MEASURES)
+            rows.append([task, cls, group, int(chosen.sum()), numbers[cls], *measures])
+    return rows
+
+
+def precision_curves(truth: GroundTruth, task: Task, matched: Matched) -> list[Row]:
+    """Precision at COCO's 101 recall thresholds: at an IoU of 0.5, of 0.75, and the mean over all IoU thresholds."""
+    rows: list[Row] = []
+    for category, name in truth.categories.items():
+        matches = matched.classes[category]
+        objects = float(matches.objects[0].sum())
+        if objects:
+            by_iou = np.array(
+                [
+                    interpolated_precision(hit & ~ignored, (~ignored).astype(np.float64), objects)
+                    for hit, ignored in zip(matches.matched[:, 0], matches.ignored[:, 0], strict=True)
+                ]
+            )
+            columns = zip(RECALL_THRESHOLDS, by_iou[0], by_iou[5], by_iou.mean(axis=0), strict=True)
+            rows += [[task, name, *map(float, values)] for values in columns]
+    return rows
+
+
+def lrp_curves(truth: GroundTruth, task: Task, matched: Matched) -> list[Row]:
+    """LRP and its parts when detections below a score are dropped, at no more than `CURVE_POINTS` scores and the optimum."""
+    rows: list[Row] = []
+    for category, name in truth.categories.items():
+        matches = matched.classes[category]
+        objects = float(matches.objects[0].sum())
+        counted = ~matches.ignored[0, 0]
+        scores, ious, hit = matches.scores[counted], matches.ious[0, counted], matches.matched[0, 0, counted]
+        if not objects or not len(scores):
+            continue
+        lrp = lrp_curve(ious, hit, objects)
+        found = np.cumsum(hit)
+        kept = np.arange(1, len(hit) + 1)
+        with np.errstate(invalid="ignore"):
+            loc = np.cumsum(np.where(hit, 1 - ious, 0)) / found
+        points = np.unique(np.linspace(0, len(lrp) - 1, CURVE_POINTS).astype(int))
+        for point in np.union1d(points, [int(np.argmin(lrp))]):
+            fp, fn = 1 - found[point] / kept[point], 1 - found[point] / objects
+            rows.append([task, name, *map(float, (scores[point], lrp[point], loc[point], fp, fn))])
+    return rows
+
+
+def confusion(truth: GroundTruth, found: Detections, task: Task, thresholds: dict[str, float]) -> list[Row]:
+    """What becomes of the faces of each class when only detections from their class's optimal threshold on are kept.
+
+    Detections are matched regardless of class. Beside the classes there is ``none``: faces not found, and detections
+    where there is no face.
+
+    Args:
+        truth, found: the inputs.
+        task: detection or segmentation.
+        thresholds: class -> score; NaN for a class none of whose detections are kept.
+    """
+    of_category = {category: thresholds[name] for category, name in truth.categories.items()}
+    lowest = np.array([of_category[int(category)] for category in found.category_ids], np.float64)
+    kept = np.flatnonzero(found.scores >= lowest)
+    evaluator = _hotcoco(truth, [found.entries[index] for index in kept], task)
+    matrix = evaluator.confusion_matrix(iou_thr=TAU)["matrix"]
+    names = [*truth.categories.values(), "none"]
+    totals = np.maximum(matrix.sum(axis=1), 1)
+    return [
+        [task, names[row], names[column], int(matrix[row, column]), float(matrix[row, column] / totals[row])]
+        for row in range(len(names))
+        for column in range(len(names))
+        if not row == column == len(names) - 1
+    ]
+
+
+def errors(truth: GroundTruth, found: Detections, task: Task) -> list[Row]:
+    """Kinds of error, how many there are and the AP50 that each costs (Bolya et al., "TIDE", ECCV 2020).
+
+    Cls: the other class; Loc: IoU of 0.1 to 0.5; Both; Dupe: face found already; Bkg: no face; Miss: not found. FP and FN
+    are the AP50 lost to all false positives and to all misses.
+    """
+    if not len(truth.annotation_ids):
+        return []
+    evaluator = _hotcoco(truth, found.entries, task)
+    evaluator.evaluate()
+    told = evaluator.tide_errors(pos_thr=TAU, bg_thr=0.1)
+    order = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN")
+    return [[task, kind, told["counts"].get(kind), told["delta_ap"][kind]] for kind in order]
+
+
+def _hotcoco(truth: GroundTruth, entries: list[dict[str, Any]], task: Task) -> Any:
+    import hotcoco
+
+    ground_truth = hotcoco.COCO(truth.dataset)
+    iou_type = {"detection": "bbox", "segmentation": "segm"}[task]
+    return hotcoco.COCOeval(ground_truth, ground_truth.load_res(entries), iou_type)
