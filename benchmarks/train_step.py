@@ -150,10 +150,10 @@ def peak_bytes(step: Callable[[], Any], device: torch.device) -> int:
 
 
 def state_bytes(model: Comics) -> int:
-    """Parameters, their gradients and momenta, and buffers other than the queues."""
+    """What stays from step to step: parameters, their momenta, and buffers other than the queues."""
     total = 0
     for parameter in model.parameters():
-        total += parameter.nbytes * (3 if parameter.requires_grad else 1)
+        total += parameter.nbytes * (2 if parameter.requires_grad else 1)
     return total + sum(b.nbytes for name, b in model.named_buffers() if not name.endswith("queue"))
 
 

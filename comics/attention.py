@@ -7,9 +7,13 @@ the output of the extractor.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, pad
+from torch.utils.checkpoint import checkpoint
 
 from comics.params import AttentionParams
 
@@ -39,8 +43,8 @@ def _filtered(x: Tensor, kernel: Tensor, groups: int = 1) -> Tensor:
 class ImageResiduals(nn.Module):
     """SRM residuals of an image: (B, 3, H, W) in [0, 1] to (B, 3, H, W), in grey levels, truncated, divided by the limit.
 
-    Each filter is applied to every colour and the three colours are averaged, so that there is one map a filter. Always
-    in float32: bfloat16 rounds grey levels above 128 to whole ones, and residuals are of that size.
+    One map a filter, the mean over the colours. Always in float32: bfloat16 rounds grey levels above 128 to whole ones, and
+    residuals are of that size.
     """
 
     kernel: Tensor
@@ -48,12 +52,12 @@ class ImageResiduals(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         filters = srm_filters()
-        self.register_buffer("kernel", filters[:, None].repeat(1, 3, 1, 1) / 3, persistent=False)
+        self.register_buffer("kernel", filters[:, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            residual = _filtered(images * 255, self.kernel)
-        return residual.clamp(-RESIDUAL_LIMIT, RESIDUAL_LIMIT) / RESIDUAL_LIMIT
+            grey = images.mean(dim=1, keepdim=True)  # filters are linear: the mean over the colours may come first
+            return (_filtered(grey, self.kernel) * (255 / RESIDUAL_LIMIT)).clamp(-1, 1)
 
 
 class FeatureResiduals(nn.Module):
@@ -83,12 +87,30 @@ class SpatialAttention(nn.Module):
 
 
 class _BatchNorm(nn.BatchNorm2d):
-    """BatchNorm that falls back on its running statistics for a map of one cell in a batch of one image."""
+    """BatchNorm that falls back on its running statistics for a map of one cell in a batch of one image, and that can
+    be told not to update them."""
+
+    updates = True
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.numel() == x.shape[1]:
-            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(x)
+        batch_statistics = self.training and x.numel() > x.shape[1]
+        momentum = self.momentum if self.updates and self.momentum is not None else 0.0
+        return batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, batch_statistics, momentum, self.eps
+        )
+
+
+@contextmanager
+def _recomputing(module: nn.Module) -> Iterator[None]:
+    """While a forward pass is repeated for the backward pass: running statistics have seen the batch already."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    for norm in norms:
+        norm.updates = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.updates = True
 
 
 class _Block(nn.Module):
@@ -107,7 +129,7 @@ class _Block(nn.Module):
 class FrequencyAttention(nn.Module):
     """The attention branch, for all levels of a pyramid.
 
-    The image's residuals go through the two convolutions once, each of stride 2; at every level they are pooled to its
+    The image's residuals go through the two convolutions once, each of stride 2; from level to level they are pooled to its
     size, joined with the residuals of its features, mixed, and turned into one attention map.
 
     Args:
@@ -128,6 +150,7 @@ class FrequencyAttention(nn.Module):
         )
         self.attention = SpatialAttention()
         # maps start near 1 - multiplication then leaves the extractor's output nearly as it is
+        assert self.attention.conv.bias is not None
         nn.init.constant_(self.attention.conv.bias, 3.0)
 
     def forward(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
@@ -140,12 +163,20 @@ class FrequencyAttention(nn.Module):
         Returns:
             Maps of the same shapes.
         """
-        frequencies = self.image_branch(self.image_residuals(images))
+        # its maps are the largest of all; made again in the backward pass, they cost 1 % of time instead of 10 % of memory
+        frequencies = checkpoint(
+            self.image_branch,
+            self.image_residuals(images),
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _recomputing(self.image_branch)),
+        )
         result = []
         for index, level in enumerate(features):
             found = self.feature_residuals(level)
             for block in self.feature_branch:
                 found = block(found, index)
-            attention = self.attention(adaptive_avg_pool2d(frequencies, level.shape[-2:]) + found)
+            frequencies = adaptive_avg_pool2d(frequencies, (level.shape[2], level.shape[3]))  # from the finer level's
+            attention = self.attention(frequencies + found)
             result.append(level * (1 + attention) if self.identity else level * attention)
         return result

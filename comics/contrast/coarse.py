@@ -42,11 +42,34 @@ def label_proposals(boxes: Tensor, faces: Sequence[Tensor], labels: Sequence[Ten
     return result
 
 
-def gather(level: Tensor, images: Tensor, cells: Tensor) -> Tensor:
-    """Features (n, C), at least float32, of the cells (n,) of a pyramid map (B, C, H, W) in images (n,)."""
+Places = Sequence[tuple[Tensor, Tensor]]
+"""For each class, the image (n,) and the cell (n,) of every proposal."""
+
+
+def locate(labels: Tensor, cells: Tensor) -> Places:
+    """Where the labelled proposals of one level are.
+
+    Args:
+        labels: (B, N) of `label_proposals`.
+        cells: (N,) cell of each proposal.
+    """
+    found = [(labels == label).nonzero(as_tuple=True) for label in range(len(CLASSES))]
+    return [(images, cells[proposals]) for images, proposals in found]
+
+
+def gather(level: Tensor, places: Places) -> Sequence[Tensor]:
+    """For each class, the features (n, C), at least float32, of a pyramid map (B, C, H, W) at `places`.
+
+    All classes in one step: its backward pass writes a map of zeros, and each further step would write another.
+    """
+    images, cells = (torch.cat(parts) for parts in zip(*places, strict=True))
     width = level.shape[-1]
     features = level.permute(0, 2, 3, 1)[images, cells // width, cells % width]
-    return features.to(torch.promote_types(features.dtype, torch.float32))
+    return features.to(torch.promote_types(features.dtype, torch.float32)).split([len(image) for image, _ in places])
+
+
+Found = tuple[Tensor, ...]
+"""Of one level and class: query features, their positives, and key features, each (n, C)."""
 
 
 class CoarseContrast(nn.Module):
@@ -95,37 +118,42 @@ class CoarseContrast(nn.Module):
             of compared proposals.
         """
         query_labels, key_labels = self._labels([query_boxes, key_boxes], faces, labels)
+        levels: list[list[Found]] = []
+        for level, key_level, own, its, (_, cells), (_, key_cells) in zip(
+            queries, keys, query_labels, key_labels, query_boxes, key_boxes, strict=True
+        ):
+            places = locate(own, cells)
+            found = gather(level, places), gather(key_level, places), gather(key_level, locate(its, key_cells))
+            levels.append(list(zip(*found, strict=True)))  # for each class: queries, positives, keys
+        scales = levels if self.params.multi_scale else [_fuse(levels)]
+
         total = value = compared = torch.zeros((), device=queries[0].device)
-        found: list[list[Tensor]] = []  # of each scale and class, what the memory is to see
-        for scale, weight in enumerate(self.weights):
-            losses, values, counts = [], [], []
-            found.append([])
-            for label in range(len(CLASSES)):
-                picked = []
-                for level in range(len(queries)) if not self.params.multi_scale else [scale]:
-                    images, proposals = (query_labels[level] == label).nonzero(as_tuple=True)
-                    place = images, query_boxes[level][1][proposals]
-                    images, proposals = (key_labels[level] == label).nonzero(as_tuple=True)
-                    key_place = images, key_boxes[level][1][proposals]
-                    picked.append(
-                        (gather(queries[level], *place), gather(keys[level], *place), gather(keys[level], *key_place))
-                    )
-                query, positive, key = (torch.cat(parts) for parts in zip(*picked, strict=True))
-                bank, valid = self.memory.negatives(self._group(scale, self._negative_class(label)))
-                loss, nce = flatnce_against_queue(normalize(query), normalize(positive), bank, valid, self.temperature)
-                losses.append(loss.sum())
-                values.append(nce.sum())
-                counts.append(len(query) * valid.any())
-                found[-1].append(key)
-            count = torch.stack(counts).sum()
-            total = total + weight * torch.stack(losses).sum() / count.clamp(min=1)
-            value = value + weight * torch.stack(values).sum() / count.clamp(min=1)
-            compared = compared + count
+        for scale, (weight, classes) in enumerate(zip(self.weights, scales, strict=True)):
+            loss, nce, count = self._compare(scale, classes)
+            total, value, compared = total + weight * loss, value + weight * nce, compared + count
         if self.training:
-            for scale, of_class in enumerate(found):
-                for label, key in enumerate(of_class):
+            for scale, classes in enumerate(scales):
+                for label, (_, _, key) in enumerate(classes):
                     self.memory.update(self._group(scale, label), key)
         return total, {"coarse_infonce": value.detach(), "coarse_proposals": compared.detach()}
+
+    def _compare(self, scale: int, classes: Sequence[Found]) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean FlatNCE and InfoNCE over the queries of one scale that have negatives, and their number."""
+        losses, values, counts = [], [], []
+        for label, (query, positive, _) in enumerate(classes):
+            if not len(query):
+                losses.append(query.sum())  # 0, and connected to the map
+                continue
+            queue, valid = self.memory.negatives(self._group(scale, self._negative_class(label)))
+            loss, nce = flatnce_against_queue(normalize(query), normalize(positive), queue, valid, self.temperature)
+            losses.append(loss.sum())
+            values.append(nce.sum())
+            counts.append(len(query) * valid.any())
+        total = torch.stack(losses).sum()
+        if not counts:
+            return total, torch.zeros_like(total), torch.zeros_like(total)
+        count = torch.stack(counts).sum()
+        return total / count.clamp(min=1), torch.stack(values).sum() / count.clamp(min=1), count
 
     def _group(self, scale: int, label: int) -> int:
         return scale * len(CLASSES) + label
@@ -141,6 +169,11 @@ class CoarseContrast(nn.Module):
         lengths = [level.shape[1] for level in boxes]
         split = label_proposals(torch.cat(boxes, dim=1), faces, labels, self.params.iou_threshold).split(lengths, dim=1)
         return [list(split[: len(views[0])]), list(split[len(views[0]) :])]
+
+
+def _fuse(levels: Sequence[Sequence[Found]]) -> list[Found]:
+    """The proposals of all levels as of one."""
+    return [tuple(torch.cat(parts) for parts in zip(*of_class, strict=True)) for of_class in zip(*levels, strict=True)]
 
 
 def _level_weights(weights: Sequence[float], levels: int) -> list[float]:

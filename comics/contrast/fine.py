@@ -48,8 +48,8 @@ def boundary_distance(masks: Tensor) -> Tensor:
     """Distance of every pixel to the nearest pixel of the other side of the outline, exact and Euclidean.
 
     A pixel that touches the outline has distance 1; in a mask without an outline every distance is infinite. Computed on
-    the masks' device in two separable passes (the lower envelope of parabolas, by comparison of all pairs in a
-    row and then in a column: S is small).
+    the masks' device in two separable passes: along rows by scans to both sides, then the lower envelope of parabolas along
+    columns by comparing all pairs (S is small).
 
     Args:
         masks: (n, S, S) bool.
@@ -59,16 +59,17 @@ def boundary_distance(masks: Tensor) -> Tensor:
     """
     size = masks.shape[-1]
     steps = torch.arange(size, device=masks.device, dtype=torch.float32)
-    gaps = (steps[:, None] - steps[None, :]).square()
     far = float(4 * size * size)  # more than any squared distance
+    sets = torch.stack([~masks, masks])
 
-    def to_set(members: Tensor) -> Tensor:
-        cost = torch.where(members, 0.0, far)
-        along_rows = (cost[:, :, None, :] + gaps).amin(dim=-1)
-        squared = (along_rows.transpose(1, 2)[:, :, None, :] + gaps).amin(dim=-1).transpose(1, 2)
-        return torch.where(squared < far, squared, torch.inf)
+    def steps_since(members: Tensor) -> Tensor:
+        return steps - torch.where(members, steps, -2.0 * size).cummax(dim=-1).values
 
-    return torch.where(masks, to_set(~masks), to_set(masks)).sqrt()
+    along_rows = torch.minimum(steps_since(sets), steps_since(sets.flip(-1)).flip(-1)).square()
+    gaps = (steps[:, None] - steps).square()
+    squared = (along_rows[:, :, None] + gaps[:, :, None]).amin(dim=-2)
+    squared = torch.where(squared < far, squared, torch.inf)
+    return torch.where(masks, squared[0], squared[1]).sqrt()
 
 
 def split_regions(masks: Tensor, samples: Samples, margin: float) -> tuple[Tensor, Tensor]:
@@ -89,11 +90,15 @@ def split_regions(masks: Tensor, samples: Samples, margin: float) -> tuple[Tenso
     return masks & kept, ~masks & kept
 
 
-def _mean_unit(features: Tensor, region: Tensor) -> Tensor:
-    """Mean of the unit vectors of a region's pixels: (n, C, P) and (n, P) to (n, C); 0 for an empty region."""
-    weight = region.to(features.dtype)
-    total = torch.einsum("ncp,np->nc", features, weight)
-    return total / weight.sum(-1).clamp(min=1)[:, None]
+def _mean_units(pixels: Tensor, regions: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The mean of the unit vectors of each region's pixels: (n, C, P) and R times (n, P) to R times (n, C).
+
+    The lengths go into the weights of the mean, so that unit vectors are never written down.
+    """
+    weights = torch.stack(list(regions), dim=2).to(pixels.dtype)
+    lengths = torch.linalg.vector_norm(pixels, dim=1).clamp(min=SMALLEST_NORM)
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1) / lengths[:, :, None]
+    return torch.bmm(pixels, weights).unbind(dim=2)
 
 
 def region_mean(first: Tensor, second: Tensor) -> Tensor:
@@ -166,15 +171,15 @@ def fine_losses(
     fake = (usable & (labels == FAKE)).nonzero()[:, 0]
     if not (len(real) and len(fake)):
         return nothing, nothing
-    pixels = normalize(features.flatten(2), dim=1, eps=SMALLEST_NORM)
-    inside, outside = inside.flatten(1), outside.flatten(1)
+    pixels, inside, outside = features.flatten(2), inside.flatten(1), outside.flatten(1)
 
     if similarity == "region_mean":
-        face, around = _mean_unit(pixels, inside), _mean_unit(pixels, outside)
+        face, around = _mean_units(pixels, (inside, outside))
         own, foreign = (region_mean(face[group], around[group]) / temperature for group in (real, fake))
         alike = region_mean(around[real][:, None], around[fake][None]) / temperature
         apart = region_mean(face[real][:, None], face[fake][None]) / temperature
     else:
+        pixels = normalize(pixels, dim=1, eps=SMALLEST_NORM)
         own, foreign = (
             torch.cat([log_pixel_pairs(pixels[i], inside[i], pixels[i], outside[i], temperature)[0] for i in group])
             for group in (real[:, None], fake[:, None])

@@ -75,10 +75,11 @@ class _LogSumExpQueue(torch.autograd.Function):
         values, means = [], []
         for block in queries.split(max(1, BLOCK // len(queue))):
             similarities = (block @ queue.T).div_(temperature).masked_fill_(~valid, float("-inf"))
-            value = torch.logsumexp(similarities, dim=1)
-            base = torch.where(value.isfinite(), value, torch.zeros_like(value))
-            values.append(value)
-            means.append(similarities.sub_(base[:, None]).exp_() @ queue)
+            highest = similarities.amax(dim=1, keepdim=True)
+            weights = similarities.sub_(highest.clamp(min=-1 / temperature)).exp_()  # no cosine is below -1
+            total = weights.sum(dim=1, keepdim=True)
+            values.append((total.log() + highest).squeeze(1))
+            means.append((weights @ queue).div_(total.clamp(min=1e-12)))
         ctx.save_for_backward(torch.cat(means))
         ctx.temperature = temperature
         return torch.cat(values)

@@ -18,6 +18,7 @@ from typing import Any, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.ops import roi_align
 
 from comics.errors import UserError, did_you_mean
@@ -156,7 +157,7 @@ class Detector(nn.Module, ABC):
             (sum of N, mask_channels, size, size), in the order of `boxes`, with gradient to the features.
         """
         features, stride = self.mask_map(outputs)
-        return crop_features(features, boxes, size, stride)
+        return sample_boxes(features, boxes, size, stride)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -181,6 +182,44 @@ def crop_features(features: Tensor, boxes: Tensor | list[Tensor], size: int, str
     rois = boxes.to(features.dtype) if isinstance(boxes, Tensor) else [box.to(features.dtype) for box in boxes]
     with torch.autocast(features.device.type, enabled=False):
         return roi_align(features, rois, size, 1.0 / stride, sampling_ratio=samples, aligned=True)
+
+
+def sample_boxes(features: Tensor, boxes: list[Tensor], size: int, stride: float) -> Tensor:
+    """`crop_features` with one sample a bin, for maps of many channels in channels-last memory.
+
+    Each result is a weighted sum of four rows of C numbers, which is what `embedding_bag` computes: on a processor its
+    backward pass takes a quarter of RoIAlign's time at 48 channels.
+    """
+    features = at_least_float32(features)
+    batch, channels, height, width = features.shape
+    rois = torch.cat(boxes).to(features.dtype)
+    counts = torch.tensor([len(box) for box in boxes], device=rois.device)
+    images = torch.arange(batch, device=rois.device).repeat_interleave(counts, output_size=len(rois))
+    centres = (torch.arange(size, device=rois.device, dtype=rois.dtype) + 0.5) / size
+
+    def axis(low: Tensor, high: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """The two cells beside each sample, and their weights, 0 for samples outside of the map: (N, size, 2) each."""
+        place = (low[:, None] + (high - low)[:, None] * centres) / stride - 0.5
+        inside = (place >= -1) & (place <= length)
+        place = place.clamp(0, length - 1)
+        first = place.floor()
+        share = place - first
+        cells = torch.stack([first, (first + 1).clamp(max=length - 1)], dim=2)
+        return cells.long(), torch.stack([1 - share, share], dim=2) * inside[:, :, None]
+
+    rows, row_weights = axis(rois[:, 1], rois[:, 3], height)
+    columns, column_weights = axis(rois[:, 0], rois[:, 2], width)
+    cells = (images[:, None, None] * height + rows) * width  # (N, size, 2)
+    cells = cells[:, :, None, :, None] + columns[:, None, :, None, :]
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+    with torch.autocast(features.device.type, enabled=False):
+        sampled = functional.embedding_bag(
+            cells.reshape(-1, 4),
+            features.permute(0, 2, 3, 1).reshape(-1, channels),
+            mode="sum",
+            per_sample_weights=weights.reshape(-1, 4),
+        )
+    return sampled.view(len(rois), size, size, channels).permute(0, 3, 1, 2)
 
 
 # --------------------------------------------------------------------------------------------------------- registry
