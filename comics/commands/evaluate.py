@@ -29,14 +29,14 @@ def evaluate(
     """Average precision and oLRP of boxes and masks, by class."""
     from dataclasses import astuple
 
-    from comics.evaluation import bootstrap, match, score, write_scores
+    from comics.evaluation import bootstrap, match_tasks, score, write_scores
     from comics.evaluation.scores import read_inputs, tasks_of, write_table
     from comics.provenance import read_sidecar, write_sidecar
 
     fields = read_sidecar(detections)
     truth, found = read_inputs(ground_truth, detections)
     detailed = resamples is not None or details is not None
-    matched = {task: match(truth, found, task, engine, detailed=detailed) for task in tasks_of(truth, found)}
+    matched = match_tasks(truth, found, tasks_of(truth, found), engine, detailed=detailed)
     write_scores(output, score(truth, matched))
     write_sidecar(output, fields)
     print(output)

@@ -9,7 +9,7 @@ Plain functions over numpy arrays; nothing here imports a deep learning framewor
 
 from comics.evaluation.inputs import Detections, GroundTruth, read_detections, read_ground_truth
 from comics.evaluation.lrp import Lrp, lrp_curve, optimal_lrp
-from comics.evaluation.matching import Matched, Matches, match
+from comics.evaluation.matching import Matched, Matches, match, match_tasks
 from comics.evaluation.resampling import Difference, Interval, bootstrap, compare, p_values
 from comics.evaluation.scores import (
     METRICS,
@@ -41,6 +41,7 @@ __all__ = [
     "evaluate",
     "lrp_curve",
     "match",
+    "match_tasks",
     "optimal_lrp",
     "p_values",
     "read_detections",

@@ -6,9 +6,11 @@ do not expect. A message names the file, the first offending entry and how many 
 
 from __future__ import annotations
 
+import gc
 import numbers
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -84,6 +86,19 @@ class Detections:
     has_masks: bool
 
 
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """No cyclic garbage collection: it would look again and again through millions of entries that form no cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@collection_paused()
 def read_ground_truth(source: Source | Mapping[str, Any]) -> GroundTruth:
     """Ground truth from a COCO file, or from its content.
 
@@ -143,6 +158,7 @@ def read_ground_truth(source: Source | Mapping[str, Any]) -> GroundTruth:
     )
 
 
+@collection_paused()
 def read_detections(source: Source | Sequence[Mapping[str, Any]], truth: GroundTruth) -> Detections:
     """Detections of `truth`'s images from a COCO results file, or from its content.
 
@@ -287,7 +303,8 @@ class _Checker:
     def masks(self, chosen: Ints, sizes: Ints) -> None:
         """Check that the segmentations of the `chosen` entries are run lengths of masks of `sizes` (N, 2)."""
         masks = [self.entries[index]["segmentation"] for index in chosen]
-        self._no_of(chosen, [not _is_rle(mask) for mask in masks], lambda _: "not run lengths with size and counts")
+        if not _are_texts(masks):
+            self._no_of(chosen, [not _is_rle(mask) for mask in masks], lambda _: "not run lengths with size and counts")
         told = np.array([mask["size"] for mask in masks], np.int64).reshape(-1, 2)
         wanted = sizes[chosen]
         unknown = (wanted == 0).any(1)
@@ -330,6 +347,19 @@ def _is_polygons(value: list[Any]) -> bool:
     )
 
 
+def _are_texts(masks: list[Any]) -> bool:
+    """Whether all are run lengths as text: a quick look that settles the usual case."""
+    if not set(map(type, masks)) <= {dict}:
+        return False
+    sizes = [mask.get("size") for mask in masks]
+    return (
+        set(map(type, (mask.get("counts") for mask in masks))) <= {str}
+        and set(map(type, sizes)) <= {list}
+        and set(map(len, sizes)) <= {2}
+        and set(map(type, chain.from_iterable(sizes))) <= {int}
+    )
+
+
 def _is_rle(value: Any) -> bool:
     return (
         isinstance(value, dict)
@@ -350,8 +380,10 @@ def _repeated(values: Ints) -> Bools:
     return repeated
 
 
-def _compressed(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _compressed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Entries with their run lengths as text, the only form that all libraries read."""
+    if _are_texts([one["segmentation"] for one in entries]):
+        return entries
     return [
         one
         if isinstance(mask := one["segmentation"], list) or isinstance(mask["counts"], str)

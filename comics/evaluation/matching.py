@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comics.errors import UserError, did_you_mean
-from comics.evaluation.inputs import Detections, GroundTruth
+from comics.evaluation.inputs import Detections, GroundTruth, collection_paused
 from comics.evaluation.lrp import TAU
 
 Floats = NDArray[np.float64]
@@ -95,6 +95,10 @@ class _Pairs:
     partners: Ints
 
 
+Told = tuple[Task, Floats, _Pairs, MaskIou]
+"""Of a task: precision, see `Matched`; the matches; and a function for the IoU of two masks."""
+
+
 def match(
     truth: GroundTruth,
     found: Detections,
@@ -104,11 +108,25 @@ def match(
     detailed: bool = False,
     areas: Sequence[str] = tuple(AREAS),
 ) -> Matched:
-    """Match detections with ground truth, once.
+    """`match_tasks` of one task."""
+    return match_tasks(truth, found, [task], engine, detailed=detailed, areas=areas)[task]
+
+
+@collection_paused()
+def match_tasks(
+    truth: GroundTruth,
+    found: Detections,
+    tasks: Sequence[Task],
+    engine: str = "hotcoco",
+    *,
+    detailed: bool = False,
+    areas: Sequence[str] = tuple(AREAS),
+) -> dict[Task, Matched]:
+    """Match detections with ground truth, once for each task.
 
     Args:
-        truth, found: checked inputs that both have what `task` compares.
-        task: detection or segmentation.
+        truth, found: checked inputs that both have what the tasks compare.
+        tasks: detection, segmentation.
         engine: the library, one of `ENGINES`.
         detailed: hand on the matches of every IoU threshold and area range, for resampling.
         areas: names of the area ranges, ``all`` first.
@@ -120,11 +138,19 @@ def match(
         raise UserError(f"No evaluation engine '{engine}'.", did_you_mean(engine, ENGINES))
     if not len(truth.annotation_ids):  # Without an object every score is undefined.
         shape = (len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), len(truth.categories), len(areas))
-        return Matched(
-            np.full(shape, -1.0), {category: _nothing(truth, detailed, areas) for category in truth.categories}
-        )
-    precision, pairs, mask_iou = ENGINES[engine](truth, found, task, detailed, areas)
-    ious = _ious(truth, found, task, pairs, mask_iou)
+        nothing = {category: _nothing(truth, detailed, areas) for category in truth.categories}
+        return {task: Matched(np.full(shape, -1.0), nothing) for task in tasks}
+    matched = {}
+    for task, precision, pairs, mask_iou in ENGINES[engine](truth, found, tasks, detailed, areas):
+        ious = _ious(truth, found, task, pairs, mask_iou)
+        matched[task] = Matched(precision, _by_class(truth, found, pairs, ious, areas if detailed else areas[:1]))
+    return matched
+
+
+def _by_class(
+    truth: GroundTruth, found: Detections, pairs: _Pairs, ious: Floats, areas: Sequence[str]
+) -> dict[int, Matches]:
+    """Category id -> its detections, ranked."""
     images = found.images[pairs.detections]
     scores = found.scores[pairs.detections]
     categories = found.category_ids[pairs.detections]
@@ -138,9 +164,9 @@ def match(
             matched=pairs.matched[..., chosen],
             ignored=pairs.ignored[..., chosen],
             ious=ious[:, chosen],
-            objects=np.stack([truth.objects(category, AREAS[area]) for area in (areas if detailed else areas[:1])]),
+            objects=np.stack([truth.objects(category, AREAS[area]) for area in areas]),
         )
-    return Matched(precision, classes)
+    return classes
 
 
 def _nothing(truth: GroundTruth, detailed: bool, areas: Sequence[str]) -> Matches:
@@ -182,45 +208,49 @@ def _ious(truth: GroundTruth, found: Detections, task: Task, pairs: _Pairs, mask
 
 
 def _hotcoco(
-    truth: GroundTruth, found: Detections, task: Task, detailed: bool, areas: Sequence[str]
-) -> tuple[Floats, _Pairs, MaskIou]:
+    truth: GroundTruth, found: Detections, tasks: Sequence[Task], detailed: bool, areas: Sequence[str]
+) -> Iterator[Told]:
     """hotcoco, a compiled implementation."""
     import hotcoco
 
     gt = hotcoco.COCO(truth.dataset)
-    evaluator = hotcoco.COCOeval(gt, gt.load_res(found.entries), _IOU_TYPES[task])
-    params = evaluator.params  # a copy
-    params.img_ids, params.cat_ids = truth.image_ids.tolist(), list(truth.categories)
-    params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
-    params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
-    params.max_dets = [MAX_DETECTIONS]
-    evaluator.params = params
-    evaluator.evaluate()
-    evaluator.accumulate()
-    accumulated = evaluator.eval
-    assert accumulated is not None
-    if detailed:
-        pairs = _table(evaluator.eval_imgs, found, areas)
-    else:
-        # The same matches, but one dictionary for all images: far less to convert than a dictionary for each.
-        diagnostics = evaluator.image_diagnostics(iou_thr=TAU)
-        counted, partner_of = diagnostics["dt_status"], diagnostics["dt_match"]
-        ids = np.fromiter(counted, np.int64, len(counted))
-        partners = np.zeros(len(found.entries) + 1, np.int64)
-        matched = np.fromiter(partner_of, np.int64, len(partner_of))
-        partners[matched] = np.fromiter(partner_of.values(), np.int64, len(partner_of))
-        partners = partners[None, ids]
-        pairs = _Pairs(ids - 1, partners[None] > 0, np.zeros((1, 1, len(ids)), bool), partners)
+    dt = gt.load_res(found.entries)
 
     def mask_iou(detection: dict[str, Any], annotation: dict[str, Any]) -> float:
         return float(hotcoco.mask.iou([detection["segmentation"]], [gt.ann_to_rle(annotation)], [False])[0, 0])
 
-    return np.asarray(accumulated["precision"])[..., -1], pairs, mask_iou
+    for task in tasks:
+        evaluator = hotcoco.COCOeval(gt, dt, _IOU_TYPES[task])
+        params = evaluator.params  # a copy
+        params.img_ids, params.cat_ids = truth.image_ids.tolist(), list(truth.categories)
+        params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
+        params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
+        params.max_dets = [MAX_DETECTIONS]
+        evaluator.params = params
+        evaluator.evaluate()
+        evaluator.accumulate()
+        accumulated = evaluator.eval
+        assert accumulated is not None
+        if detailed:
+            pairs = _table(evaluator.eval_imgs, found, areas)
+        else:
+            # The same matches, but one dictionary for all images: far less to convert than a dictionary for each.
+            diagnostics = evaluator.image_diagnostics(iou_thr=TAU)
+            counted, partner_of = diagnostics["dt_status"], diagnostics["dt_match"]
+            ids = np.fromiter(counted, np.int64, len(counted))
+            matched = np.fromiter(partner_of, np.int64, len(partner_of))
+            partners = np.zeros(len(found.entries) + 1, np.int64)
+            partners[matched] = np.fromiter(partner_of.values(), np.int64, len(partner_of))
+            partners = partners[None, ids]
+            pairs = _Pairs(ids - 1, partners[None] > 0, np.zeros((1, 1, len(ids)), bool), partners)
+        precision = np.asarray(accumulated["precision"])[..., -1]
+        del evaluator, accumulated  # before the next task's
+        yield task, precision, pairs, mask_iou
 
 
 def _pycocotools(
-    truth: GroundTruth, found: Detections, task: Task, detailed: bool, areas: Sequence[str]
-) -> tuple[Floats, _Pairs, MaskIou]:
+    truth: GroundTruth, found: Detections, tasks: Sequence[Task], detailed: bool, areas: Sequence[str]
+) -> Iterator[Told]:
     """pycocotools, the reference."""
     from pycocotools import mask as rle
     from pycocotools.coco import COCO
@@ -238,33 +268,34 @@ def _pycocotools(
         for number, one in enumerate(found.entries, start=1)
     ]
     gt, dt = COCO(), COCO()
-    with contextlib.redirect_stdout(io.StringIO()):
-        gt.dataset, dt.dataset = dataset, {**dataset, "annotations": detections}
-        gt.createIndex()
-        dt.createIndex()
-        evaluator = COCOeval(gt, dt, _IOU_TYPES[task])
-        params = evaluator.params
-        params.imgIds, params.catIds = truth.image_ids.tolist(), list(truth.categories)
-        params.iouThrs, params.recThrs = IOU_THRESHOLDS, RECALL_THRESHOLDS
-        params.areaRng, params.areaRngLbl = [list(AREAS[area]) for area in areas], list(areas)
-        params.maxDets = [MAX_DETECTIONS]
-        evaluator.evaluate()
-        evaluator.accumulate()
-    accumulated = evaluator.eval
-    pairs = _table(evaluator.evalImgs, found, areas)
-    if not detailed:
-        counted = ~pairs.ignored[0, 0]
-        pairs = _Pairs(
-            pairs.detections[counted],
-            pairs.matched[:1, :1, counted],
-            pairs.ignored[:1, :1, counted],
-            pairs.partners[:1, counted],
-        )
+    gt.dataset, dt.dataset = dataset, {**dataset, "annotations": detections}
 
     def mask_iou(detection: dict[str, Any], annotation: dict[str, Any]) -> float:
         return float(rle.iou([detection["segmentation"]], [gt.annToRLE(annotation)], [0])[0, 0])
 
-    return np.asarray(accumulated["precision"])[..., -1], pairs, mask_iou
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt.createIndex()
+        dt.createIndex()
+    for task in tasks:
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluator = COCOeval(gt, dt, _IOU_TYPES[task])
+            params = evaluator.params
+            params.imgIds, params.catIds = truth.image_ids.tolist(), list(truth.categories)
+            params.iouThrs, params.recThrs = IOU_THRESHOLDS, RECALL_THRESHOLDS
+            params.areaRng, params.areaRngLbl = [list(AREAS[area]) for area in areas], list(areas)
+            params.maxDets = [MAX_DETECTIONS]
+            evaluator.evaluate()
+            evaluator.accumulate()
+        pairs = _table(evaluator.evalImgs, found, areas)
+        if not detailed:
+            counted = ~pairs.ignored[0, 0]
+            pairs = _Pairs(
+                pairs.detections[counted],
+                pairs.matched[:1, :1, counted],
+                pairs.ignored[:1, :1, counted],
+                pairs.partners[:1, counted],
+            )
+        yield task, np.asarray(evaluator.eval["precision"])[..., -1], pairs, mask_iou
 
 
 def _table(eval_images: Sequence[dict[str, Any] | None], found: Detections, areas: Sequence[str]) -> _Pairs:

@@ -15,7 +15,7 @@ import numpy as np
 from comics.errors import UserError
 from comics.evaluation.inputs import Detections, GroundTruth, Source, read_detections, read_ground_truth
 from comics.evaluation.lrp import optimal_lrp
-from comics.evaluation.matching import Floats, Matched, Matches, Task, match
+from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
 from comics.evaluation.precision import AP_METRICS
 from comics.files import write_text
 
@@ -68,7 +68,7 @@ def evaluate(
         UserError: an input is not usable; the message names it and its first offending entry.
     """
     truth, found = read_inputs(ground_truth, detections)
-    return score(truth, {task: match(truth, found, task, engine) for task in tasks_of(truth, found)})
+    return score(truth, match_tasks(truth, found, tasks_of(truth, found), engine))
 
 
 def read_inputs(
