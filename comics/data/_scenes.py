@@ -158,13 +158,13 @@ def _thing(rng: np.random.Generator, scene: Array, light: Light) -> Array:
 
 def _places(rng: np.random.Generator, height: int, width: int) -> list[tuple[float, float, float]]:
     """Centres and face heights (px) of one to six heads, the farthest first; heads overlap a little at most."""
-    count = int(rng.choice(np.arange(1, 7), p=[0.22, 0.26, 0.22, 0.15, 0.09, 0.06]))
-    largest = (0.66, 0.52, 0.44, 0.38, 0.34, 0.30)[count - 1] * height
+    count = int(rng.choice(np.arange(1, 7), p=[0.26, 0.28, 0.20, 0.13, 0.08, 0.05]))
+    largest = (0.80, 0.62, 0.50, 0.42, 0.36, 0.32)[count - 1] * height
     places: list[tuple[float, float, float]] = []
     for _ in range(count * 30):
         if len(places) == count:
             break
-        face = float(np.clip(rng.uniform(0.42, 1.0) * largest, 0.15 * height, None))
+        face = float(np.clip(rng.uniform(0.5, 1.0) * largest, 0.16 * height, None))
         x = rng.uniform(0.45 * face, width - 0.45 * face)
         y = rng.uniform(0.6 * face, max(0.62 * face, height - 0.6 * face))
         near = [
@@ -276,7 +276,7 @@ def _swap(rng: np.random.Generator, picture: Array, coverage: Array, person: _Pe
         np.clip(scale * FACE_UNITS * rng.uniform(0.35, 0.65), 12, 56)
     )  # generators work at a resolution of their own
     side = int(donor_size * 2.2)
-    donor_light = light if rng.random() < 0.35 else random_light(rng)
+    donor_light = light if rng.random() < 0.2 else random_light(rng)
     pose = Pose(
         person.pose.yaw + rng.normal(0, 0.06),
         person.pose.pitch + rng.normal(0, 0.04),
@@ -298,7 +298,7 @@ def _swap(rng: np.random.Generator, picture: Array, coverage: Array, person: _Pe
     if int(inside.sum()) < 12:
         return picture
     # Reinhard et al., "Color Transfer between Images", 2001, on RGB; tools stop short of a perfect match
-    strength = np.float32(rng.uniform(0.1, 0.7))
+    strength = np.float32(rng.uniform(0.0, 0.6))
     mean_t, mean_d = picture[inside].mean(0), warped[inside].mean(0)
     std_t, std_d = picture[inside].std(0) + 1e-3, warped[inside].std(0) + 1e-3
     matched = (warped - mean_d) * np.clip(std_t / std_d, 0.6, 1.6) + mean_t
