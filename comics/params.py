@@ -148,8 +148,11 @@ class TrainingParams(Block):
 
     epochs: int = Field(12, ge=1)
     batch_size: int = Field(8, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`adamw` learns faster from scratch; the paper's is `sgd`."""
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of SGD; AdamW's first moment."""
     weight_decay: float = Field(1e-4, ge=0)
     milestones: list[Annotated[float, Field(gt=0)]] = [8, 10]
     """Epochs at which the learning rate is multiplied by `gamma`."""

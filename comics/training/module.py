@@ -61,9 +61,12 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         training = self.run.training
-        optimizer = torch.optim.SGD(
-            parameter_groups(self.model, training.weight_decay), lr=training.lr, momentum=training.momentum
-        )
+        groups = parameter_groups(self.model, training.weight_decay)
+        optimizer: torch.optim.Optimizer
+        if training.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=training.lr, betas=(training.momentum, 0.999), fused=True)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, self.steps_per_epoch, training)
         )
@@ -88,6 +91,17 @@ class TrainingModule(lightning.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.model.after_step()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip directly: Lightning refuses it for fused optimisers, which is about scaled gradients, of which there are none
+        in bf16 and float32."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
