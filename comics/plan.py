@@ -11,6 +11,7 @@ from comics.files import write_json
 from comics.params import TEST_SPLITS, Params
 from comics.provenance import sidecar_path
 from comics.report.results import detections_path, resolved_runs, scores_path
+from comics.report.tables import comparison_path
 
 
 def score_files(params: Params, runs: Iterable[str], splits: Iterable[str]) -> list[str]:
@@ -50,10 +51,16 @@ def page_files(params: Params, made: Collection[str] = ()) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def table_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
-    """What table `name` is made from; `made`: runs whose results the caller makes anyway."""
+def table_scores(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
+    """Scores of the measured rows of table `name`; `made`: runs whose results the caller makes anyway."""
     splits = params.tables[name].splits
     return score_files(params, measured_runs(params, name, splits, made), splits)
+
+
+def table_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
+    """What table `name` is made from: its scores, and the comparison of its rows once there is one."""
+    comparison = comparison_path(params, name)
+    return [*table_scores(params, name, made), *([str(comparison)] if comparison.exists() else [])]
 
 
 def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:

@@ -85,7 +85,22 @@ def paper(
     print(output)
 
 
+def compare_table(
+    name: Annotated[str, typer.Argument(help="A table of params.yaml.")],
+    params: ParamsOption = Path("params.yaml"),
+) -> None:
+    """Find the rows of a table that are not significantly different from its best, for the table to mark."""
+    from comics.evaluation.resampling import p_values
+    from comics.params import load
+    from comics.report.comparison import write_comparison
+    from comics.report.tables import comparison_path
+
+    loaded = load(params)
+    output = comparison_path(loaded, name)
+    print(f"{output}: {write_comparison(loaded, name, output, p_values)} comparisons.")
+
+
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (table, figure, page, paper):
+    for command in (table, figure, page, paper, compare_table):
         root.command()(command)

@@ -26,6 +26,25 @@ rule table:
         "comics table {wildcards.table} &> {log}"
 
 
+rule compare_table:
+    """Which rows are not significantly different from the best. Asked for by name: a table marks it once it is there."""
+    input:
+        scores=lambda wildcards: plan.table_scores(PARAMS, wildcards.table, requested_runs()),
+        code=sources("evaluation"),
+    output:
+        ensure(f"results/{PARAMS.dataset}/comparisons/{{table}}.json", non_empty=True),
+    log:
+        "logs/reports/compare_{table}.log",
+    wildcard_constraints:
+        table="|".join(PARAMS.tables) or "(?!)",
+    params:
+        block=lambda wildcards: plan.block_of(PARAMS, "tables", wildcards.table),
+    message:
+        "Compare the rows of {wildcards.table}"
+    shell:
+        "comics compare-table {wildcards.table} &> {log}"
+
+
 rule figure:
     input:
         files=lambda wildcards: plan.figure_files(PARAMS, wildcards.figure, requested_runs()),
