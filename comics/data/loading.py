@@ -327,17 +327,55 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+        self.length, self.seed = length, seed
+        self.epoch = self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Draw the order of `epoch`; its first `start` images are left out. The same epoch again keeps its start."""
+        if epoch != self.epoch or start:
+            self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        return self.length
+        return self.length  # of a whole epoch, also when it is taken up in the middle: what progress is told against
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return iter([(self.epoch, int(row)) for row in order])
+        return iter([(self.epoch, int(row)) for row in order[self.start :]])
+
+
+class TrainingLoader(DataLoader[Batch]):
+    """A loader that knows how far its epoch is: Lightning keeps its state in every checkpoint.
+
+    A training that was interrupted goes on with the batch it would have seen next. Without that, Lightning takes
+    the first batches of the epoch a second time, and never those at its end.
+
+    Args:
+        dataset: the training samples.
+        sampler: their order.
+        options: of `DataLoader`; `batch_size` is one of them.
+    """
+
+    def __init__(self, dataset: ForensicsDataset, sampler: EpochSampler, **options: Any) -> None:
+        super().__init__(dataset, sampler=sampler, **options)  # type: ignore[arg-type]
+        self.order = sampler
+        self._done = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # a generator, so that the order is drawn with the first batch: the trainer sets the epoch after `iter`
+        self._done = self.order.start // (self.batch_size or 1)
+        for batch in super().__iter__():
+            self._done += 1  # counts what was handed out, not what workers loaded ahead
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and the number of its batches that were handed out."""
+        return {"epoch": self.order.epoch, "batches": self._done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches of `state`; after the last of an epoch, with the next epoch."""
+        over = state["batches"] >= len(self)
+        self._done = 0 if over else state["batches"]
+        self.order.set_epoch(state["epoch"] + over, self._done * (self.batch_size or 1))
 
 
 def _annotations(run: ResolvedRun, split: str, root: Path) -> Annotations:
@@ -347,7 +385,7 @@ def _annotations(run: ResolvedRun, split: str, root: Path) -> Annotations:
     return Annotations(path)
 
 
-def training_loader(run: ResolvedRun, root: Path = Path()) -> DataLoader[Batch]:
+def training_loader(run: ResolvedRun, root: Path = Path()) -> TrainingLoader:
     """Batches of the training split of `run`, with the views that its components ask for.
 
     Raises:
@@ -364,10 +402,10 @@ def training_loader(run: ResolvedRun, root: Path = Path()) -> DataLoader[Batch]:
     dataset = ForensicsDataset(
         annotations, training, run.seed, views, two_views=views is not None and "coarse" in run.components
     )
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
+    return TrainingLoader(
+        dataset,
+        EpochSampler(len(dataset), run.seed),
         batch_size=training.batch_size,
-        sampler=EpochSampler(len(dataset), run.seed),
         num_workers=training.workers,
         collate_fn=collate,
         drop_last=True,

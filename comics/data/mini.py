@@ -151,7 +151,8 @@ def make(spec: MiniDataset, root: Path, progress: Progress = silent, processes: 
         progress: told after every image: task, images done, images in all.
         processes: how many at a time; all cores when None.
     """
-    processes = processes or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if processes is None:  # macOS has no affinity to ask for
+        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for split in SPLITS:
         target = root / annotation_name(split)
         recipe = {"recipe": RECIPE, "split": split, "spec": spec.model_dump(mode="json")}

@@ -7,13 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as lightning
 import torch
 from PIL import Image
 from pycocotools import mask as rle
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from comics.data.geometry import fit, random_affine
-from comics.data.loading import Annotations, EpochSampler, ForensicsDataset, box_of, collate, rasterise
+from comics.data.loading import (
+    Annotations,
+    Batch,
+    EpochSampler,
+    ForensicsDataset,
+    TrainingLoader,
+    box_of,
+    collate,
+    rasterise,
+)
 from comics.errors import UserError
 from comics.params import TrainingParams, ViewsParams
 
@@ -174,6 +185,91 @@ def test_every_image_comes_once_an_epoch() -> None:
     sampler.set_epoch(1)
     assert sorted(first) == sorted(row for _, row in sampler) == list(range(50))
     assert first != [row for _, row in sampler]
+
+
+def resumable(split: Path, workers: int = 0) -> TrainingLoader:
+    dataset = ForensicsDataset(Annotations(split), TrainingParams(), 1, ViewsParams())
+    sampler = EpochSampler(len(dataset), 1)
+    return TrainingLoader(dataset, sampler, batch_size=1, num_workers=workers, collate_fn=collate, drop_last=True)
+
+
+def same(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x.images, y.images) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_goes_on_where_its_state_was_taken(split: Path, workers: int) -> None:
+    whole = resumable(split)
+    whole.order.set_epoch(3)
+    expected = list(whole)
+
+    first = resumable(split, workers)
+    first.order.set_epoch(3)
+    seen = []
+    for batch in first:
+        seen.append(batch)
+        if len(seen) == 2:
+            state = first.state_dict()
+            break
+    second = resumable(split, workers)
+    second.load_state_dict(state)
+    assert second.state_dict() == state
+    second.order.set_epoch(3)  # as the trainer does
+    assert len(second) == 5
+    assert same(seen + list(second), expected)
+    assert second.state_dict() == {"epoch": 3, "batches": 5}
+
+    third = resumable(split, workers)
+    third.load_state_dict(second.state_dict())  # the epoch is over
+    whole.order.set_epoch(4)
+    second.order.set_epoch(4)
+    expected = list(whole)
+    assert same(list(second), expected)
+    assert same(list(third), expected)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 6, 8])
+def test_an_interrupted_training_sees_what_it_had_not_seen(split: Path, tmp_path: Path, stop: int) -> None:
+    """Of two epochs of five batches; the checkpoint is taken after `stop` of the ten."""
+
+    class Watcher(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+            self.seen: list[tuple[int, Batch]] = []
+
+        def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+            self.seen.append((self.current_epoch, batch))
+            return self.weight * 1.0
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+        def transfer_batch_to_device(self, batch: Batch, device: torch.device, number: int) -> Batch:
+            return batch
+
+    def fit(checkpoint: Path | None = None, save_at: int | None = None) -> list[tuple[int, Batch]]:
+        keep = [ModelCheckpoint(tmp_path, "last", every_n_train_steps=save_at, save_top_k=1, monitor=None)]
+        trainer = lightning.Trainer(
+            max_epochs=2,
+            max_steps=save_at or -1,
+            accelerator="cpu",
+            callbacks=keep if save_at else [],
+            enable_checkpointing=save_at is not None,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        module = Watcher()
+        trainer.fit(module, resumable(split), ckpt_path=checkpoint, weights_only=True)
+        return module.seen
+
+    expected = fit()
+    before = fit(save_at=stop)
+    after = fit(checkpoint=tmp_path / "last.ckpt")
+    assert [epoch for epoch, _ in before + after] == [epoch for epoch, _ in expected]
+    assert same([batch for _, batch in before + after], [batch for _, batch in expected])
 
 
 def test_broken_input_is_named(split: Path) -> None:
