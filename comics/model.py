@@ -68,8 +68,7 @@ class Comics(nn.Module):
         self.detector = build(run.detector, run.model, len(CLASSES), run.inference)
         self.attention = None
         if "attention" in run.components:
-            levels = len(self.detector.strides)
-            self.attention = FrequencyAttention(self.detector.channels, levels, run.attention)
+            self.attention = FrequencyAttention(self.detector.channels, self.detector.strides, run.attention)
         # not a submodule: its parts are, and parameters have one name
         self._extractor = (PyramidExtractor(self.detector.extractor, self.attention),)
         self.momentum: MomentumCopy | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from comics.contrast import CoarseContrast, Memory, MomentumCopy, flatnce, infonce
+from comics.contrast import CoarseContrast, Memory, MomentumCopy, flatnce, flatnce_against_queue, infonce
 from comics.contrast.coarse import IGNORED, label_proposals
 from comics.params import CoarseParams
 
@@ -103,6 +104,36 @@ def test_extreme_similarities_stay_finite() -> None:
     assert torch.isfinite(positive.grad).all()
 
 
+@pytest.mark.parametrize("block", [3, 10**6])
+@pytest.mark.parametrize("tau", [0.01, 0.7])
+def test_a_queue_gives_what_its_similarities_give(monkeypatch: pytest.MonkeyPatch, block: int, tau: float) -> None:
+    monkeypatch.setattr(importlib.import_module("comics.contrast.flatnce"), "BLOCK", block)
+    torch.manual_seed(4)
+    queries, positives, queue = (normalize(torch.randn(n, 6, dtype=torch.float64)) for n in (7, 7, 5))
+    valid = torch.tensor([True, True, False, True, False])
+    queries.requires_grad_()
+    positives.requires_grad_()
+    wanted = torch.arange(1.0, 8.0, dtype=torch.float64)  # the gradient of each query is its own
+
+    similarities = (queries * positives).sum(1), queries @ queue.T, valid, tau
+    expected = torch.autograd.grad(flatnce(*similarities) @ wanted, [queries, positives])
+    loss, value = flatnce_against_queue(queries, positives, queue, valid, tau)
+    torch.testing.assert_close(loss, torch.ones_like(loss))
+    torch.testing.assert_close(value, infonce(*similarities).detach())
+    queue.zero_()  # a push before the backward pass
+    for mine, naive in zip(torch.autograd.grad(loss @ wanted, [queries, positives]), expected, strict=True):
+        torch.testing.assert_close(mine, naive)
+
+
+def test_a_queue_without_negatives_gives_zero() -> None:
+    queries = normalize(torch.randn(3, 4)).requires_grad_()
+    loss, value = flatnce_against_queue(
+        queries, queries.detach(), torch.zeros(5, 4), torch.zeros(5, dtype=torch.bool), 0.7
+    )
+    assert loss.tolist() == value.tolist() == [0, 0, 0]
+    assert torch.equal(torch.autograd.grad(loss.sum(), queries)[0], torch.zeros(3, 4))
+
+
 # ----------------------------------------------------------------------------------------------------------- memory
 
 
@@ -183,7 +214,7 @@ def test_the_loss_is_equation_5_against_the_other_classs_queue() -> None:
     keys = [torch.randn(1, 5, 4, 4), torch.randn(1, 5, 2, 2)]
     faces, labels = [FACES], [torch.tensor([0, 1])]
     empty, logged = run(module, maps, keys, labels, faces)
-    assert float(empty) == 0.0  # no negatives yet
+    assert empty.item() == 0.0  # no negatives yet
     assert logged["coarse_proposals"] == 0
 
     # level 1 has cells of 16 px that are the faces themselves; level 0's of 8 px overlap them by a quarter only
