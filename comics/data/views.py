@@ -19,13 +19,29 @@ def _uniform(generator: Generator, low: float = 0.0, high: float = 1.0) -> float
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
+def adjust_sharpness(image: Tensor, factor: float) -> Tensor:
+    """Away from (`factor` > 1) or towards (< 1) the image smoothed by 1 1 1 / 1 5 1 / 1 1 1; the rim of 1 px stays.
+
+    The same as torchvision's, whose general convolution takes most of a view's time: the kernel is a box and a centre.
+    """
+    if min(image.shape[-2:]) < 3:
+        return image
+    rows = image[..., :-2, :] + image[..., 1:-1, :] + image[..., 2:, :]
+    smooth = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    inner = image[..., 1:-1, 1:-1]
+    smooth.add_(inner, alpha=4).div_(13)
+    result = image.clone()
+    result[..., 1:-1, 1:-1] = torch.lerp(smooth, inner, factor).clamp_(0, 1)
+    return result
+
+
 def colour_jitter(image: Tensor, generator: Generator, probability: float, strength: float) -> Tensor:
     """Brightness, contrast, saturation and sharpness, each with `probability` by a factor in 1 - strength ... 1 + strength."""
     for adjust in (
         transforms.adjust_brightness,
         transforms.adjust_contrast,
         transforms.adjust_saturation,
-        transforms.adjust_sharpness,
+        adjust_sharpness,
     ):
         if _uniform(generator) < probability:
             image = adjust(image, _uniform(generator, 1 - strength, 1 + strength))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Generator, Tensor
+from torchvision.transforms.v2 import functional as transforms
 
 from comics.data.views import (
+    adjust_sharpness,
     colour_jitter,
     gaussian_noise,
     grayscale,
@@ -74,6 +76,14 @@ def test_jitter_happens_about_as_often_as_asked() -> None:
     changed = sum(not torch.equal(colour_jitter(image, generator(s), 0.5, 0.4), image) for s in range(300))
     assert changed / 300 == pytest.approx(1 - 0.5**4, abs=0.06)
     assert torch.equal(colour_jitter(image, generator(), 0.0, 0.4), image)
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 31), (3, 3, 3), (3, 2, 9), (3, 1, 1)])
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4, 3.0])
+def test_sharpness_is_torchvisions(shape: tuple[int, int, int], factor: float) -> None:
+    image = torch.rand(shape, generator=generator(1))
+    reference = transforms.adjust_sharpness(image, factor)
+    torch.testing.assert_close(adjust_sharpness(image, factor), reference, atol=1e-6, rtol=0)
 
 
 def test_blocking_hides_two_to_six_of_a_hundred_chunks() -> None:
