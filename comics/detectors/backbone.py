@@ -20,6 +20,7 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
+from comics.detectors.base import at_least_float32
 from comics.errors import UserError
 from comics.params import ModelParams
 
@@ -154,9 +155,12 @@ class FeaturePyramid(nn.Module):
         for fine in range(len(inner) - 2, -1, -1):
             inner[fine] = inner[fine] + functional.interpolate(inner[fine + 1], scale_factor=2.0, mode="nearest")
         pyramid = [output(level) for output, level in zip(self.output, inner, strict=True)]
-        pyramid.append(self.p6(pyramid[-1]))
-        pyramid.append(self.p7(functional.relu(pyramid[-1])))
-        return pyramid
+        # on maps of one cell the processor's bf16 weight gradient of these is now and then NaN: float32, they are tiny
+        with torch.autocast(pyramid[-1].device.type, enabled=False):
+            p6 = self.p6(at_least_float32(pyramid[-1]))
+            p7 = self.p7(functional.relu(p6))
+        dtype = pyramid[-1].dtype
+        return [*pyramid, p6.to(dtype), p7.to(dtype)]
 
 
 class ResNetFPN(nn.Module):

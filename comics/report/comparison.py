@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from comics.files import write_json
-from comics.params import Params
+from comics.params import Params, Task
 from comics.report.results import Measured, detections_path, read_rows, require, resolved_runs, runs_drawn
 from comics.report.style import higher_is_better
 from comics.report.tables import table_params
@@ -23,7 +23,7 @@ METRICS = ("AP", "oLRP")
 ALPHA = 0.05
 """Differences with a p-value from this on are not significant."""
 
-PValues = Callable[[Path, Path, Path, str], dict[str, float]]
+PValues = Callable[[Path, Path, Path, Task], dict[str, float]]
 """(ground truth, detections of one run, of another, task) -> p-value of the paired difference, by metric."""
 
 
