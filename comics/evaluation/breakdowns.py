@@ -11,7 +11,17 @@ import numpy as np
 
 from comics.evaluation.inputs import Detections, GroundTruth
 from comics.evaluation.lrp import lrp_curve
-from comics.evaluation.matching import AREAS, RECALL_THRESHOLDS, TAU, Matched, Task
+from comics.evaluation.matching import (
+    AREAS,
+    IOU_TYPES,
+    RECALL_THRESHOLDS,
+    TAU,
+    Ints,
+    Matched,
+    Task,
+    coco_ground_truth,
+    coco_results,
+)
 from comics.evaluation.precision import average_precisions, interpolated_precision
 from comics.evaluation.resampling import class_scores
 from comics.evaluation.scores import ALL, average, lrp_errors
@@ -134,7 +144,7 @@ def confusion(truth: GroundTruth, found: Detections, task: Task, thresholds: dic
     of_category = {category: thresholds[name] for category, name in truth.categories.items()}
     lowest = np.array([of_category[int(category)] for category in found.category_ids], np.float64)
     kept = np.flatnonzero(found.scores >= lowest)
-    evaluator = _hotcoco(truth, [found.entries[index] for index in kept], task)
+    evaluator = _hotcoco(truth, found, kept, task)
     matrix = evaluator.confusion_matrix(iou_thr=TAU)["matrix"]
     names = [*truth.categories.values(), "none"]
     totals = np.maximum(matrix.sum(axis=1), 1)
@@ -154,16 +164,16 @@ def errors(truth: GroundTruth, found: Detections, task: Task) -> list[Row]:
     """
     if not len(truth.annotation_ids):
         return []
-    evaluator = _hotcoco(truth, found.entries, task)
+    evaluator = _hotcoco(truth, found, np.arange(len(found.scores)), task)
     evaluator.evaluate()
     told = evaluator.tide_errors(pos_thr=TAU, bg_thr=0.1)
     order = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN")
     return [[task, kind, told["counts"].get(kind), told["delta_ap"][kind]] for kind in order]
 
 
-def _hotcoco(truth: GroundTruth, entries: list[dict[str, Any]], task: Task) -> Any:
+def _hotcoco(truth: GroundTruth, found: Detections, chosen: Ints, task: Task) -> Any:
+    """hotcoco's evaluator of the `chosen` detections."""
     import hotcoco
 
-    ground_truth = hotcoco.COCO(truth.dataset)
-    iou_type = {"detection": "bbox", "segmentation": "segm"}[task]
-    return hotcoco.COCOeval(ground_truth, ground_truth.load_res(entries), iou_type)
+    ground_truth = hotcoco.COCO(coco_ground_truth(truth))
+    return hotcoco.COCOeval(ground_truth, ground_truth.load_res(coco_results(truth, found, chosen)), IOU_TYPES[task])

@@ -19,13 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comics.errors import UserError
-from comics.evaluation.rle import compress, pixels
+from comics.evaluation.rle import as_text, filled, pixels
 from comics.files import read_json
 
 Source = str | os.PathLike[str]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+ALL = "all"
+"""The average over classes, where else a class is named."""
+_FARTHEST = 1e5
+"""Of a polygon's coordinates, px from the corner: filling polygons takes memory in proportion to their outline."""
 
 
 @dataclass(frozen=True)
@@ -34,32 +39,33 @@ class GroundTruth:
 
     Attributes:
         name: the file, for messages.
-        dataset: COCO's dictionary with images, annotations and categories.
         image_ids: (I,) ascending.
         image_sizes: (I, 2) height and width in px; 0 where the file does not tell.
         categories: id -> name, by ascending id.
         annotation_ids, annotation_images, annotation_categories: (A,); images as indices into `image_ids`.
+        areas: (A,) px^2, as the file tells them.
         boxes: (A, 4) x, y, width, height in px; None where the annotations have none.
         crowd: (A,) bool.
-        has_masks: whether the annotations have masks. Without an annotation there is every task to evaluate.
+        masks: (A) run lengths as text, of polygons too; None where the annotations have none. Without an annotation
+            there is every task to evaluate.
     """
 
     name: str
-    dataset: dict[str, Any]
     image_ids: Ints
     image_sizes: Ints
     categories: dict[int, str]
     annotation_ids: Ints
     annotation_images: Ints
     annotation_categories: Ints
+    areas: Floats
     boxes: Floats | None
     crowd: Bools
-    has_masks: bool
+    masks: list[str] | None
 
     def objects(self, category: int, area: tuple[float, float] = (0.0, np.inf)) -> Ints:
         """(I,) number of objects of a category in each image; crowd regions and areas out of range are none."""
-        areas = np.array([one["area"] for one in self.dataset["annotations"]], np.float64)
-        chosen = (self.annotation_categories == category) & ~self.crowd & (areas >= area[0]) & (areas <= area[1])
+        of_size = (self.areas >= area[0]) & (self.areas <= area[1])
+        chosen = (self.annotation_categories == category) & ~self.crowd & of_size
         return np.bincount(self.annotation_images[chosen], minlength=len(self.image_ids))
 
 
@@ -69,21 +75,20 @@ class Detections:
 
     Attributes:
         name: the file, for messages.
-        entries: COCO results.
         images: (N,) indices into the ground truth's `image_ids`.
         category_ids: (N,).
         scores: (N,).
         boxes: (N, 4) x, y, width, height in px; None where the detections have none.
-        has_masks: whether the detections have masks. Without a detection there is every task to evaluate.
+        masks: (N) run lengths as text; None where the detections have none. Without a detection there is every task to
+            evaluate.
     """
 
     name: str
-    entries: list[dict[str, Any]]
     images: Ints
     category_ids: Ints
     scores: Floats
     boxes: Floats | None
-    has_masks: bool
+    masks: list[str] | None
 
 
 @contextmanager
@@ -130,31 +135,20 @@ def read_ground_truth(source: Source | Mapping[str, Any]) -> GroundTruth:
     boxes = check.boxes()
     areas = check.floats("area")
     check.no("area", areas < 0, "negative")
-    crowd = np.array([one.get("iscrowd", 0) in (1, True) for one in entries], bool)
-    check.no("iscrowd", [one.get("iscrowd", 0) not in (0, 1) for one in entries], "neither 0 nor 1")
-    has_masks = check.all_or_none("segmentation")
-    if entries and has_masks:
-        masks = [one["segmentation"] for one in entries]
-        polygons = np.array([isinstance(mask, list) for mask in masks])
-        bad = np.zeros(len(masks), bool)
-        bad[polygons] = [not _is_polygons(mask) for mask in masks if isinstance(mask, list)]
-        check.no("segmentation", bad, "polygons are lists of at least three x, y pairs")
-        check.no("segmentation", polygons & (image_sizes[images] == 0).any(1), "its image has no height and width")
-        check.masks(np.flatnonzero(~polygons), image_sizes[images])
-        if not polygons.all():
-            content = {**content, "annotations": _compressed(entries)}
+    crowds = [one.get("iscrowd", 0) for one in entries]
+    check.no("iscrowd", [one not in (0, 1) for one in crowds], "neither 0 nor 1")
     return GroundTruth(
         name=name,
-        dataset=content,
         image_ids=image_ids,
         image_sizes=image_sizes,
         categories=categories,
         annotation_ids=ids,
         annotation_images=images,
         annotation_categories=category_ids,
+        areas=areas,
         boxes=boxes,
-        crowd=crowd,
-        has_masks=has_masks,
+        crowd=np.array(crowds, bool),
+        masks=check.annotation_masks(image_sizes[images]),
     )
 
 
@@ -184,13 +178,12 @@ def read_detections(source: Source | Sequence[Mapping[str, Any]], truth: GroundT
     category_ids = known[check.members("category_id", known, f"not among the categories {known.tolist()}")]
     scores = check.floats("score")
     boxes = check.boxes()
-    has_masks = check.all_or_none("segmentation")
-    if content and has_masks:
-        check.masks(np.arange(len(content)), truth.image_sizes[images])
-        content = _compressed(content)
-    if content and boxes is None and not has_masks:
+    masks = None
+    if check.all_or_none("segmentation"):
+        masks = check.masks(np.arange(len(content)), truth.image_sizes[images])
+    if content and boxes is None and masks is None:
         raise UserError(f"{name}: its detections have neither bbox nor segmentation.")
-    return Detections(name, content, images, category_ids, scores, boxes, has_masks)
+    return Detections(name, images, category_ids, scores, boxes, masks)
 
 
 def _images(name: str, entries: list[Any]) -> tuple[Ints, Ints]:
@@ -215,6 +208,7 @@ def _categories(name: str, entries: list[Any]) -> dict[int, str]:
     check.no("id", _repeated(ids), "the same as an earlier one")
     names = [one.get("name") for one in entries]
     check.no("name", [not isinstance(one, str) or not one for one in names], "not a name")
+    check.no("name", [one == ALL for one in names], "this stands for the average over the classes")
     check.no("name", [one in names[:index] for index, one in enumerate(names)], "the same as an earlier one")
     return {int(ids[index]): str(names[index]) for index in np.argsort(ids)}
 
@@ -239,8 +233,8 @@ class _Checker:
         first = int(where[0])
         place = f"{self.name}: {self.part}[{first}]" + (f".{field}" if field else "")
         entry = self.entries[first]
-        shown = entry.get(field, "missing") if field and isinstance(entry, dict) else entry
-        text = repr(shown) if shown != "missing" else "missing"
+        missing = field and isinstance(entry, dict) and field not in entry
+        text = "missing" if missing else repr(entry[field] if field and isinstance(entry, dict) else entry)
         reason = why(first) if callable(why) else why
         more = f" And {len(where) - 1} more like it." if len(where) > 1 else ""
         raise UserError(f"{place}: {text[:60] + '…' if len(text) > 60 else text}: {reason}.{more}")
@@ -276,7 +270,10 @@ class _Checker:
         values = self.column(field)
         if not set(map(type, values)) <= {float, int}:
             self.no(field, [not _is(numbers.Real, value) for value in values], "not a number")
-        column = np.array(values, np.float64)
+        try:
+            column = np.array(values, np.float64)
+        except OverflowError:
+            column = np.array([_as_float(value) for value in values])
         self.no(field, ~np.isfinite(column), "not finite")
         return column
 
@@ -295,17 +292,21 @@ class _Checker:
         lists = set(map(type, values)) <= {list, tuple} and set(map(len, values)) <= {4}
         if not lists or not set(map(type, chain.from_iterable(values))) <= {float, int}:
             self.no("bbox", [not _is_numbers(value, 4) for value in values], "not four numbers")
-        boxes = np.fromiter(chain.from_iterable(values), np.float64, 4 * len(values)).reshape(-1, 4)
+        try:
+            boxes = np.fromiter(chain.from_iterable(values), np.float64, 4 * len(values)).reshape(-1, 4)
+        except OverflowError:
+            boxes = np.array([[_as_float(one) for one in value] for value in values])
         self.no("bbox", ~np.isfinite(boxes).all(axis=1), "not finite")
         self.no("bbox", (boxes[:, 2:] < 0).any(1), "x, y, width, height: a negative size")
         return boxes
 
-    def masks(self, chosen: Ints, sizes: Ints) -> None:
-        """Check that the segmentations of the `chosen` entries are run lengths of masks of `sizes` (N, 2)."""
+    def masks(self, chosen: Ints, sizes: Ints) -> list[str]:
+        """Run lengths as text of the `chosen` entries, which must be masks of `sizes` (N, 2)."""
         masks = [self.entries[index]["segmentation"] for index in chosen]
         if not _are_texts(masks):
             self._no_of(chosen, [not _is_rle(mask) for mask in masks], lambda _: "not run lengths with size and counts")
-        told = np.array([mask["size"] for mask in masks], np.int64).reshape(-1, 2)
+        # As floats, which hold every size of an image exactly and integers of any length.
+        told = np.fromiter(chain.from_iterable([mask["size"] for mask in masks]), np.float64).reshape(-1, 2)
         wanted = sizes[chosen]
         unknown = (wanted == 0).any(1)
         self._no_of(chosen, unknown, lambda _: "its image has no height and width")
@@ -314,13 +315,31 @@ class _Checker:
             (told != wanted).any(1),
             lambda index: f"size {self.entries[index]['segmentation']['size']} of an image of {sizes[index].tolist()}",
         )
-        try:
-            covered = pixels([mask["counts"] for mask in masks])
-        except UnicodeEncodeError:
-            bad = [isinstance(mask["counts"], str) and not mask["counts"].isascii() for mask in masks]
-            self._no_of(chosen, bad, lambda _: "its counts are no run lengths")
-            raise
-        self._no_of(chosen, covered != told.prod(1), lambda _: "its run lengths do not add up to its size")
+        counts = [mask["counts"] for mask in masks]
+        bad = [isinstance(one, str) and not one.isascii() for one in counts]
+        self._no_of(chosen, bad, lambda _: "its counts are no run lengths")
+        self._no_of(chosen, pixels(counts) != told.prod(1), lambda _: "its run lengths do not add up to its size")
+        return [
+            one if isinstance(one, str) else as_text(one, int(height), int(width))
+            for one, (height, width) in zip(counts, told.tolist(), strict=True)
+        ]
+
+    def annotation_masks(self, sizes: Ints) -> list[str] | None:
+        """Run lengths as text of annotations in images of `sizes` (N, 2), from run lengths or polygons."""
+        if not self.all_or_none("segmentation"):
+            return None
+        values = self.column("segmentation")
+        polygons = np.array([isinstance(mask, list) for mask in values], bool)
+        bad = [isinstance(mask, list) and not _is_polygons(mask) for mask in values]
+        self.no("segmentation", bad, "polygons are lists of at least three x, y pairs in px")
+        self.no("segmentation", polygons & (sizes == 0).any(1), "its image has no height and width")
+        compressed = np.flatnonzero(~polygons)
+        masks = [""] * len(values)
+        for index, text in zip(compressed, self.masks(compressed, sizes), strict=True):
+            masks[index] = text
+        for index in np.flatnonzero(polygons):
+            masks[index] = filled(values[index], *sizes[index].tolist())
+        return masks
 
     def _no_of(self, chosen: Ints, bad: Any, why: Callable[[int], str]) -> None:
         every = np.zeros(len(self.entries), bool)
@@ -342,9 +361,19 @@ def _is_polygons(value: list[Any]) -> bool:
         and len(one) >= 6
         and len(one) % 2 == 0
         and set(map(type, one)) <= {int, float}
-        and bool(np.isfinite(one).all())
+        and min(one) >= -_FARTHEST
+        and max(one) <= _FARTHEST
+        and not any(value != value for value in one)
         for one in value
     )
+
+
+def _as_float(value: Any) -> float:
+    """`value`, or infinity where it is too large for a float."""
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf
 
 
 def _are_texts(masks: list[Any]) -> bool:
@@ -353,7 +382,7 @@ def _are_texts(masks: list[Any]) -> bool:
         return False
     sizes = [mask.get("size") for mask in masks]
     return (
-        set(map(type, (mask.get("counts") for mask in masks))) <= {str}
+        set(map(type, [mask.get("counts") for mask in masks])) <= {str}
         and set(map(type, sizes)) <= {list}
         and set(map(len, sizes)) <= {2}
         and set(map(type, chain.from_iterable(sizes))) <= {int}
@@ -378,15 +407,3 @@ def _repeated(values: Ints) -> Bools:
     repeated = np.ones(len(values), bool)
     repeated[np.unique(values, return_index=True)[1]] = False
     return repeated
-
-
-def _compressed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Entries with their run lengths as text, the only form that all libraries read."""
-    if _are_texts([one["segmentation"] for one in entries]):
-        return entries
-    return [
-        one
-        if isinstance(mask := one["segmentation"], list) or isinstance(mask["counts"], str)
-        else {**one, "segmentation": compress(mask)}
-        for one in entries
-    ]

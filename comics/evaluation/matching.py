@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,6 @@ from comics.evaluation.lrp import TAU
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-MaskIou = Callable[[dict[str, Any], dict[str, Any]], float]
 Task = Literal["detection", "segmentation"]
 
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
@@ -38,7 +37,7 @@ AREAS: dict[str, tuple[float, float]] = {
 MAX_DETECTIONS = 100
 """Of a class in an image, those with the highest scores."""
 
-_IOU_TYPES = {"detection": "bbox", "segmentation": "segm"}
+IOU_TYPES = {"detection": "bbox", "segmentation": "segm"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class _Pairs:
     Attributes:
         detections: (M,) index of each detection that a library looked at.
         matched, ignored: (T, A, M).
-        partners: (A, M) annotation id at the first IoU threshold, 0 for none.
+        partners: (A, M) index of the annotation at the first IoU threshold; -1 for none.
     """
 
     detections: Ints
@@ -95,8 +94,8 @@ class _Pairs:
     partners: Ints
 
 
-Told = tuple[Task, Floats, _Pairs, MaskIou]
-"""Of a task: precision, see `Matched`; the matches; and a function for the IoU of two masks."""
+Told = Iterator[tuple[int, Task, Floats, _Pairs]]
+"""Of each category that has annotations, and task: precision (10 IoU thresholds, 101 recall thresholds, A areas), and the matches."""
 
 
 def match(
@@ -136,37 +135,29 @@ def match_tasks(
     """
     if engine not in ENGINES:
         raise UserError(f"No evaluation engine '{engine}'.", did_you_mean(engine, ENGINES))
-    if not len(truth.annotation_ids):  # Without an object every score is undefined.
-        shape = (len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), len(truth.categories), len(areas))
-        nothing = {category: _nothing(truth, detailed, areas) for category in truth.categories}
-        return {task: Matched(np.full(shape, -1.0), nothing) for task in tasks}
-    matched = {}
-    for task, precision, pairs, mask_iou in ENGINES[engine](truth, found, tasks, detailed, areas):
-        ious = _ious(truth, found, task, pairs, mask_iou)
-        matched[task] = Matched(precision, _by_class(truth, found, pairs, ious, areas if detailed else areas[:1]))
-    return matched
+    shape = (len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), len(truth.categories), len(areas))
+    precision = {task: np.full(shape, -1.0) for task in tasks}
+    nothing = {category: _nothing(truth, detailed, areas) for category in truth.categories}
+    classes = {task: dict(nothing) for task in tasks}
+    for category, task, of_class, pairs in ENGINES[engine](truth, found, tasks, detailed, areas):
+        precision[task][:, :, list(truth.categories).index(category)] = of_class
+        objects = np.stack([truth.objects(category, AREAS[area]) for area in (areas if detailed else areas[:1])])
+        classes[task][category] = _ranked(truth, found, task, pairs, objects)
+    return {task: Matched(precision[task], classes[task]) for task in tasks}
 
 
-def _by_class(
-    truth: GroundTruth, found: Detections, pairs: _Pairs, ious: Floats, areas: Sequence[str]
-) -> dict[int, Matches]:
-    """Category id -> its detections, ranked."""
-    images = found.images[pairs.detections]
-    scores = found.scores[pairs.detections]
-    categories = found.category_ids[pairs.detections]
+def _ranked(truth: GroundTruth, found: Detections, task: Task, pairs: _Pairs, objects: Ints) -> Matches:
+    """The detections of a class by descending score, image and place in the file."""
+    images, scores = found.images[pairs.detections], found.scores[pairs.detections]
     ranked = np.lexsort((pairs.detections, images, -scores))
-    classes = {}
-    for category in truth.categories:
-        chosen = ranked[categories[ranked] == category]
-        classes[category] = Matches(
-            scores=scores[chosen],
-            images=images[chosen],
-            matched=pairs.matched[..., chosen],
-            ignored=pairs.ignored[..., chosen],
-            ious=ious[:, chosen],
-            objects=np.stack([truth.objects(category, AREAS[area]) for area in areas]),
-        )
-    return classes
+    return Matches(
+        scores=scores[ranked],
+        images=images[ranked],
+        matched=pairs.matched[..., ranked],
+        ignored=pairs.ignored[..., ranked],
+        ious=_ious(truth, found, task, pairs)[:, ranked],
+        objects=objects,
+    )
 
 
 def _nothing(truth: GroundTruth, detailed: bool, areas: Sequence[str]) -> Matches:
@@ -186,122 +177,196 @@ def box_ious(one: Floats, other: Floats) -> Floats:
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
-def _ious(truth: GroundTruth, found: Detections, task: Task, pairs: _Pairs, mask_iou: MaskIou) -> Floats:
+def _ious(truth: GroundTruth, found: Detections, task: Task, pairs: _Pairs) -> Floats:
     """(A, M) IoU of each detection with its annotation, computed once for each pair; 0 without one or where ignored."""
     ious = np.zeros(pairs.partners.shape)
-    where = np.nonzero((pairs.partners > 0) & ~pairs.ignored[0])
-    order = np.argsort(truth.annotation_ids)
-    partners = (
-        order[np.searchsorted(truth.annotation_ids, pairs.partners[where], sorter=order)] if len(order) else order
-    )
-    wanted = np.stack([pairs.detections[where[1]], partners], axis=1)
+    where = np.nonzero((pairs.partners >= 0) & ~pairs.ignored[0])
+    wanted = np.stack([pairs.detections[where[1]], pairs.partners[where]], axis=1)
     unique, inverse = np.unique(wanted, axis=0, return_inverse=True)
     if task == "detection":
         assert found.boxes is not None
         assert truth.boxes is not None
         values = box_ious(found.boxes[unique[:, 0]], truth.boxes[unique[:, 1]])
     else:
-        entries = truth.dataset["annotations"]
-        values = np.array([mask_iou(found.entries[one], entries[other]) for one, other in unique], np.float64)
+        from pycocotools import mask as rle
+
+        assert found.masks is not None
+        assert truth.masks is not None
+        sizes = truth.image_sizes[found.images[unique[:, 0]]].tolist()
+        values = np.array(
+            [
+                rle.iou(
+                    [{"size": size, "counts": found.masks[one]}], [{"size": size, "counts": truth.masks[other]}], [0]
+                )[0, 0]
+                for size, (one, other) in zip(sizes, unique.tolist(), strict=True)
+            ],
+            np.float64,
+        )
     ious[where] = values[inverse.reshape(-1)]
     return ious
 
 
+def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:
+    """What a library needs of the ground truth, in COCO's format.
+
+    Fields that no evaluation needs are left out, because libraries insist on types of theirs. Ids of images, annotations
+    and categories are their places in the checked arrays plus 1, because libraries do not take every integer.
+    """
+    sizes = truth.image_sizes.tolist()
+    images = truth.annotation_images
+    return {
+        "images": [{"id": number, "height": height, "width": width} for number, (height, width) in enumerate(sizes, 1)],
+        "annotations": [
+            {"id": index + 1, "image_id": image + 1, "category_id": category, "area": area, "iscrowd": crowd, **shape}
+            for index, (image, category, area, crowd, shape) in enumerate(
+                zip(
+                    images.tolist(),
+                    _category_numbers(truth, truth.annotation_categories),
+                    truth.areas.tolist(),
+                    truth.crowd.astype(int).tolist(),
+                    _shapes(truth, images, truth.boxes, truth.masks),
+                    strict=True,
+                )
+            )
+        ],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(truth.categories.values(), 1)],
+    }
+
+
+def coco_results(truth: GroundTruth, found: Detections, chosen: Ints) -> list[dict[str, Any]]:
+    """The `chosen` (M,) detections in COCO's format, with the ids of `coco_ground_truth`."""
+    images = found.images[chosen]
+    boxes = found.boxes[chosen] if found.boxes is not None else None
+    masks = [found.masks[index] for index in chosen.tolist()] if found.masks is not None else None
+    return [
+        {"image_id": image + 1, "category_id": category, "score": score, **shape}
+        for image, category, score, shape in zip(
+            images.tolist(),
+            _category_numbers(truth, found.category_ids[chosen]),
+            found.scores[chosen].tolist(),
+            _shapes(truth, images, boxes, masks),
+            strict=True,
+        )
+    ]
+
+
+def _with_objects(truth: GroundTruth) -> Iterator[tuple[int, int]]:
+    """Number for the libraries and id of each category that has annotations; scores of the others are undefined.
+
+    A library takes them one after the other: detections and objects of two classes never meet, and it is less memory.
+    """
+    for number, category in enumerate(truth.categories, start=1):
+        if (truth.annotation_categories == category).any():
+            yield number, category
+
+
+def _category_numbers(truth: GroundTruth, category_ids: Ints) -> list[int]:
+    return (np.searchsorted(np.array(list(truth.categories), np.int64), category_ids) + 1).tolist()
+
+
+def _shapes(
+    truth: GroundTruth, images: Ints, boxes: Floats | None, masks: list[str] | None
+) -> Iterator[dict[str, Any]]:
+    """Box and mask, if there are any, of entries in `images` (N,)."""
+    sizes = truth.image_sizes.tolist()
+    listed = None if boxes is None else boxes.tolist()
+    for index, image in enumerate(images.tolist()):
+        shape: dict[str, Any] = {}
+        if listed is not None:
+            shape["bbox"] = listed[index]
+        if masks is not None:
+            shape["segmentation"] = {"size": sizes[image], "counts": masks[index]}
+        yield shape
+
+
 def _hotcoco(
     truth: GroundTruth, found: Detections, tasks: Sequence[Task], detailed: bool, areas: Sequence[str]
-) -> Iterator[Told]:
+) -> Told:
     """hotcoco, a compiled implementation."""
     import hotcoco
 
-    gt = hotcoco.COCO(truth.dataset)
-    dt = gt.load_res(found.entries)
-
-    def mask_iou(detection: dict[str, Any], annotation: dict[str, Any]) -> float:
-        return float(hotcoco.mask.iou([detection["segmentation"]], [gt.ann_to_rle(annotation)], [False])[0, 0])
-
-    for task in tasks:
-        evaluator = hotcoco.COCOeval(gt, dt, _IOU_TYPES[task])
-        params = evaluator.params  # a copy
-        params.img_ids, params.cat_ids = truth.image_ids.tolist(), list(truth.categories)
-        params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
-        params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
-        params.max_dets = [MAX_DETECTIONS]
-        evaluator.params = params
-        evaluator.evaluate()
-        evaluator.accumulate()
-        accumulated = evaluator.eval
-        assert accumulated is not None
-        if detailed:
-            pairs = _table(evaluator.eval_imgs, found, areas)
-        else:
-            # The same matches, but one dictionary for all images: far less to convert than a dictionary for each.
-            diagnostics = evaluator.image_diagnostics(iou_thr=TAU)
-            counted, partner_of = diagnostics["dt_status"], diagnostics["dt_match"]
-            ids = np.fromiter(counted, np.int64, len(counted))
-            matched = np.fromiter(partner_of, np.int64, len(partner_of))
-            partners = np.zeros(len(found.entries) + 1, np.int64)
-            partners[matched] = np.fromiter(partner_of.values(), np.int64, len(partner_of))
-            partners = partners[None, ids]
-            pairs = _Pairs(ids - 1, partners[None] > 0, np.zeros((1, 1, len(ids)), bool), partners)
-        precision = np.asarray(accumulated["precision"])[..., -1]
-        del evaluator, accumulated  # before the next task's
-        yield task, precision, pairs, mask_iou
+    gt = hotcoco.COCO(coco_ground_truth(truth))
+    for number, category in _with_objects(truth):
+        chosen = np.flatnonzero(found.category_ids == category)
+        dt = gt.load_res(coco_results(truth, found, chosen))
+        for task in tasks:
+            evaluator = hotcoco.COCOeval(gt, dt, IOU_TYPES[task])
+            params = evaluator.params  # a copy
+            params.img_ids, params.cat_ids = list(range(1, len(truth.image_ids) + 1)), [number]
+            params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
+            params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
+            params.max_dets = [MAX_DETECTIONS]
+            evaluator.params = params
+            evaluator.evaluate()
+            evaluator.accumulate()
+            accumulated = evaluator.eval
+            assert accumulated is not None
+            precision = np.asarray(accumulated["precision"])[:, :, 0, :, -1]
+            if detailed:
+                pairs = _table(evaluator.eval_imgs, chosen, areas)
+            else:
+                # The same matches, but one dictionary for all images: far less to convert than a dictionary for each.
+                diagnostics = evaluator.image_diagnostics(iou_thr=TAU)
+                counted, partner_of = diagnostics["dt_status"], diagnostics["dt_match"]
+                partners = np.zeros(len(chosen) + 1, np.int64)
+                partners[np.fromiter(partner_of, np.int64, len(partner_of))] = np.fromiter(
+                    partner_of.values(), np.int64, len(partner_of)
+                )
+                ids = np.fromiter(counted, np.int64, len(counted))
+                partners = partners[None, ids] - 1
+                pairs = _Pairs(chosen[ids - 1], partners[None] >= 0, np.zeros((1, 1, len(ids)), bool), partners)
+                del diagnostics, counted, partner_of
+            del evaluator, accumulated  # before the next one's
+            yield category, task, precision, pairs
 
 
 def _pycocotools(
     truth: GroundTruth, found: Detections, tasks: Sequence[Task], detailed: bool, areas: Sequence[str]
-) -> Iterator[Told]:
+) -> Told:
     """pycocotools, the reference."""
     from pycocotools import mask as rle
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # Copies: the library writes into what it is given. Areas of detections are the boxes' where there are boxes.
-    dataset = {**truth.dataset, "annotations": [dict(one) for one in truth.dataset["annotations"]]}
-    detections = [
-        {
-            **one,
-            "id": number,
-            "iscrowd": 0,
-            "area": one["bbox"][2] * one["bbox"][3] if "bbox" in one else float(rle.area(one["segmentation"])),
-        }
-        for number, one in enumerate(found.entries, start=1)
-    ]
     gt, dt = COCO(), COCO()
-    gt.dataset, dt.dataset = dataset, {**dataset, "annotations": detections}
-
-    def mask_iou(detection: dict[str, Any], annotation: dict[str, Any]) -> float:
-        return float(rle.iou([detection["segmentation"]], [gt.annToRLE(annotation)], [0])[0, 0])
-
+    gt.dataset = coco_ground_truth(truth)
     with contextlib.redirect_stdout(io.StringIO()):
         gt.createIndex()
-        dt.createIndex()
-    for task in tasks:
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluator = COCOeval(gt, dt, _IOU_TYPES[task])
-            params = evaluator.params
-            params.imgIds, params.catIds = truth.image_ids.tolist(), list(truth.categories)
-            params.iouThrs, params.recThrs = IOU_THRESHOLDS, RECALL_THRESHOLDS
-            params.areaRng, params.areaRngLbl = [list(AREAS[area]) for area in areas], list(areas)
-            params.maxDets = [MAX_DETECTIONS]
-            evaluator.evaluate()
-            evaluator.accumulate()
-        pairs = _table(evaluator.evalImgs, found, areas)
-        if not detailed:
-            counted = ~pairs.ignored[0, 0]
-            pairs = _Pairs(
-                pairs.detections[counted],
-                pairs.matched[:1, :1, counted],
-                pairs.ignored[:1, :1, counted],
-                pairs.partners[:1, counted],
-            )
-        yield task, np.asarray(evaluator.eval["precision"])[..., -1], pairs, mask_iou
+    for number, category in _with_objects(truth):
+        chosen = np.flatnonzero(found.category_ids == category)
+        results = coco_results(truth, found, chosen)
+        for index, one in enumerate(results, start=1):
+            # As `COCO.loadRes` does: the area is the box's where there is one.
+            area = one["bbox"][2] * one["bbox"][3] if "bbox" in one else float(rle.area(one["segmentation"]))
+            one.update(id=index, iscrowd=0, area=area)
+        dt.dataset = {**gt.dataset, "annotations": results}
+        for task in tasks:
+            with contextlib.redirect_stdout(io.StringIO()):
+                dt.createIndex()
+                evaluator = COCOeval(gt, dt, IOU_TYPES[task])
+                params = evaluator.params
+                params.imgIds, params.catIds = list(range(1, len(truth.image_ids) + 1)), [number]
+                params.iouThrs, params.recThrs = IOU_THRESHOLDS, RECALL_THRESHOLDS
+                params.areaRng, params.areaRngLbl = [list(AREAS[area]) for area in areas], list(areas)
+                params.maxDets = [MAX_DETECTIONS]
+                evaluator.evaluate()
+                evaluator.accumulate()
+            pairs = _table(evaluator.evalImgs, chosen, areas)
+            if not detailed:
+                counted = ~pairs.ignored[0, 0]
+                pairs = _Pairs(
+                    pairs.detections[counted],
+                    pairs.matched[:1, :1, counted],
+                    pairs.ignored[:1, :1, counted],
+                    pairs.partners[:1, counted],
+                )
+            yield category, task, np.asarray(evaluator.eval["precision"])[:, :, 0, :, -1], pairs
 
 
-def _table(eval_images: Sequence[dict[str, Any] | None], found: Detections, areas: Sequence[str]) -> _Pairs:
-    """The matches of a COCO evaluator, which tells them by category, area range and image."""
+def _table(eval_images: Sequence[dict[str, Any] | None], chosen: Ints, areas: Sequence[str]) -> _Pairs:
+    """The matches of the `chosen` detections as a COCO evaluator tells them, by area range and image."""
     index_of = {AREAS[area]: index for index, area in enumerate(areas)}
-    shape = (len(IOU_THRESHOLDS), len(areas), len(found.entries))
+    shape = (len(IOU_THRESHOLDS), len(areas), len(chosen))
     partners = np.zeros(shape, np.int64)
     ignored = np.ones(shape, bool)
     for one in eval_images:
@@ -312,7 +377,7 @@ def _table(eval_images: Sequence[dict[str, Any] | None], found: Detections, area
             ignored[place] = one["dtIgnore"]
     looked_at = np.flatnonzero(~ignored.all(axis=(0, 1)))
     partners, ignored = partners[..., looked_at], ignored[..., looked_at]
-    return _Pairs(looked_at, partners > 0, ignored, partners[0])
+    return _Pairs(chosen[looked_at], partners > 0, ignored, partners[0] - 1)
 
 
 ENGINES = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}

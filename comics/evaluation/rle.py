@@ -7,8 +7,7 @@ group, plus 32 if another group follows; bit 16 of the last group is the sign.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,12 @@ _CHARACTERS = 1 << 15
 
 def pixels(counts: Sequence[str | bytes | Sequence[int]]) -> NDArray[np.int64]:
     """(N,) pixels that each mask's runs add up to; -1 where they are malformed or a run is negative."""
-    texts = [one.encode("ascii") if isinstance(one, str) else one for one in counts if isinstance(one, str | bytes)]
+    listed = np.array([not isinstance(one, str | bytes) for one in counts], bool)
+    texts = [one if isinstance(one, str) else one.decode("latin-1") for one in counts if isinstance(one, str | bytes)]
     totals = np.zeros(len(counts), np.int64)
-    listed = np.fromiter((not isinstance(one, str | bytes) for one in counts), bool, len(counts))
-    totals[listed] = [sum(one) for one in counts if not isinstance(one, str | bytes)]
+    totals[listed] = [min(sum(one), 2**62) for one in counts if not isinstance(one, str | bytes)]
     of_texts = np.zeros(len(texts), np.int64)
-    ends = np.cumsum([len(text) for text in texts])
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
     start = 0
     while start < len(texts):
         before = ends[start - 1] if start else 0
@@ -35,7 +34,7 @@ def pixels(counts: Sequence[str | bytes | Sequence[int]]) -> NDArray[np.int64]:
     return totals
 
 
-def _pixels(texts: Sequence[bytes]) -> NDArray[np.int64]:
+def _pixels(texts: Sequence[str]) -> NDArray[np.int64]:
     """`pixels` of texts, decoded together."""
     totals = np.zeros(len(texts), np.int64)
     filled = np.flatnonzero(np.fromiter(map(bool, texts), bool, len(texts)))
@@ -43,7 +42,9 @@ def _pixels(texts: Sequence[bytes]) -> NDArray[np.int64]:
         return totals
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))[filled]
     starts = np.concatenate([[0], ends[:-1]])
-    group = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)  # characters below 48 wrap to above 63
+    group = np.frombuffer("".join(texts).encode("latin-1"), np.uint8) - np.uint8(
+        48
+    )  # characters below 48 wrap to above 63
     last = (group & 32) == 0
     malformed = ~last[ends - 1] | np.logical_or.reduceat(group > 63, starts)
     last[ends - 1] = True  # a text that breaks off must not run into the next one
@@ -74,11 +75,19 @@ def _pixels(texts: Sequence[bytes]) -> NDArray[np.int64]:
     return totals
 
 
-def compress(mask: Mapping[str, Any]) -> dict[str, Any]:
-    """Run lengths with their counts as text, from counts as bytes or numbers."""
-    size, counts = mask["size"], mask["counts"]
-    if not isinstance(counts, bytes):
-        from pycocotools import mask as rle
+def as_text(counts: bytes | Sequence[int], height: int, width: int) -> str:
+    """Run lengths as text, from bytes or from numbers."""
+    if isinstance(counts, bytes):
+        return counts.decode("ascii")
+    from pycocotools import mask as rle
 
-        counts = rle.frPyObjects({"size": list(size), "counts": list(counts)}, *size)["counts"]
-    return {"size": list(size), "counts": counts.decode("ascii")}
+    encoded: bytes = rle.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)["counts"]
+    return encoded.decode("ascii")
+
+
+def filled(polygons: Sequence[Sequence[float]], height: int, width: int) -> str:
+    """Run lengths as text of what polygons x, y, x, y, ... in px cover together."""
+    from pycocotools import mask as rle
+
+    parts = rle.frPyObjects([[float(value) for value in one] for one in polygons], height, width)
+    return (parts[0] if len(parts) == 1 else rle.merge(parts))["counts"].decode("ascii")

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from comics.errors import UserError
-from comics.evaluation.inputs import Detections, GroundTruth, Source, read_detections, read_ground_truth
+from comics.evaluation.inputs import ALL, Detections, GroundTruth, Source, read_detections, read_ground_truth
 from comics.evaluation.lrp import optimal_lrp
 from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
 from comics.evaluation.precision import AP_METRICS
@@ -22,8 +22,6 @@ from comics.files import write_text
 TASKS: tuple[Task, ...] = get_args(Task)
 LRP_METRICS = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "oLRP_threshold")
 METRICS = (*AP_METRICS, *LRP_METRICS)
-ALL = "all"
-"""The average over classes."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def read_inputs(
 def tasks_of(truth: GroundTruth, found: Detections) -> list[Task]:
     """The tasks for which both inputs have what is compared."""
     boxes = truth.boxes is not None and found.boxes is not None
-    masks = truth.has_masks and found.has_masks
+    masks = truth.masks is not None and found.masks is not None
     return [task for task, can in zip(TASKS, (boxes, masks), strict=True) if can]
 
 

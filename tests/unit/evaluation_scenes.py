@@ -132,7 +132,8 @@ def plain_olrp(ground_truth: Entry, detections: list[Entry], category: int) -> d
         found, wrong, missed = len(ious), length - len(ious), objects - len(ious)
         error = sum((1 - iou) / 0.5 for iou in ious)
         lrp = (error + wrong + missed) / (found + wrong + missed)
-        if found and lrp < best_row["oLRP"] - 1e-12:
+        # Of equally good prefixes the shortest with a face found, even where that is no better than none at all.
+        if found and (lrp < best_row["oLRP"] - 1e-12 or (math.isnan(best_row["oLRP_Loc"]) and lrp <= 1 + 1e-12)):
             best_row = {
                 "oLRP": lrp,
                 "oLRP_Loc": sum(1 - iou for iou in ious) / found,

@@ -51,6 +51,9 @@ def refused(call: Any, *told: str) -> None:
         ({"score": math.nan}, ["score: nan", "not finite"]),
         ({"score": math.inf}, ["score: inf", "not finite"]),
         ({"score": "0.5"}, ["not a number"]),
+        ({"score": 10**400}, ["score", "not finite"]),
+        ({"bbox": [10**400, 1, 1, 1]}, ["bbox", "not finite"]),
+        ({"bbox": np.ones(4)}, ["bbox", "four numbers"]),
         ({"bbox": [1.0, math.nan, 2.0, 2.0]}, ["bbox", "not finite"]),
         ({"bbox": [1.0, -math.inf, 2.0, 2.0]}, ["bbox", "not finite"]),
         ({"bbox": [1.0, 2.0, -1.0, 2.0]}, ["bbox", "negative size"]),
@@ -61,6 +64,9 @@ def refused(call: Any, *told: str) -> None:
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "a"}}, ["do not add up"]),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "é"}}, ["run lengths"]),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 7]}}, ["do not add up"]),
+        ({"segmentation": {"size": [10**30, WIDTH], "counts": "a"}}, ["of an image of"]),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [10**30]}}, ["do not add up"]),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": b"\xff"}}, ["do not add up"]),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]}}, ["not run lengths"]),
         ({"segmentation": {"size": [HEIGHT, WIDTH]}}, ["not run lengths"]),
         ({"segmentation": [[1, 1, 5, 1, 5, 5]]}, ["not run lengths"]),
@@ -95,12 +101,14 @@ def test_no_bbox_and_no_segmentation() -> None:
         ("annotations", {"bbox": [0, 0, -3, 3]}, ["annotations[1].bbox", "negative"]),
         ("annotations", {"segmentation": [[1, 2, 3]]}, ["annotations[1].segmentation", "polygons"]),
         ("annotations", {"segmentation": [[1, 2, 3, 4, 5, math.nan]]}, ["annotations[1].segmentation", "polygons"]),
+        ("annotations", {"segmentation": [[0, 0, 1e9, 0, 5, 5]]}, ["annotations[1].segmentation", "polygons"]),
         ("annotations", {"segmentation": "x"}, ["annotations[1].segmentation", "run lengths"]),
         ("images", {"id": 1}, ["images[1].id", "earlier"]),
         ("images", {"width": 0}, ["images[1].width", "not positive"]),
         ("categories", {"id": 1}, ["categories[1].id", "earlier"]),
         ("categories", {"name": "Real"}, ["categories[1].name", "earlier"]),
         ("categories", {"name": None}, ["categories[1].name", "not a name"]),
+        ("categories", {"name": "all"}, ["categories[1].name", "average"]),
     ],
 )
 def test_ground_truth(part: str, changes: dict[str, Any], told: list[str]) -> None:
@@ -130,6 +138,53 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
 
 def test_an_unknown_engine() -> None:
     refused(lambda: evaluate(TRUTH, detections(), engine="hotcocoa"), "hotcocoa", "hotcoco")
+
+
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+def test_what_no_evaluation_needs_may_be_anything(engine: str) -> None:
+    """Other tools write other fields, and fill those of COCO with other types, on which the libraries insist."""
+    odd = {"license": "cc", "date_captured": 3, "coco_url": None, "file_name": None}
+    content = {
+        "info": None,
+        "licenses": "none",
+        "images": [{**one, **odd} for one in TRUTH["images"]],
+        "annotations": [
+            {**one, "keypoints": ["x"], "ignore": 1, "iscrowd": 0.0, "attributes": {"a": None}}
+            for one in TRUTH["annotations"]
+        ],
+        "categories": [{**one, "supercategory": None, "keypoints": "x"} for one in TRUTH["categories"]],
+    }
+    del content["annotations"][0]["iscrowd"]
+    found = [{**one, "id": "a", "area": "x", "iscrowd": 1, "foo": None} for one in detections()]
+    assert evaluate(content, found, engine=engine).values == pytest.approx(
+        evaluate(TRUTH, detections(), engine=engine).values, nan_ok=True
+    )
+
+
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+@pytest.mark.parametrize("change", [-10, 2**62])
+def test_every_integer_is_an_id(engine: str, change: int) -> None:
+    """Negative ones, and those that a float does not hold exactly."""
+    content = {
+        "images": [{**one, "id": one["id"] + change} for one in TRUTH["images"]],
+        "annotations": [
+            {
+                **one,
+                "id": one["id"] + max(change, 0),
+                "image_id": one["image_id"] + change,
+                "category_id": one["category_id"] + change,
+            }
+            for one in TRUTH["annotations"]
+        ],
+        "categories": [{**one, "id": one["id"] + change} for one in TRUTH["categories"]],
+    }
+    found = [
+        {**one, "image_id": one["image_id"] + change, "category_id": one["category_id"] + change}
+        for one in detections()
+    ]
+    assert evaluate(content, found, engine=engine).values == pytest.approx(
+        evaluate(TRUTH, detections(), engine=engine).values, nan_ok=True
+    )
 
 
 def test_every_form_of_run_lengths_is_read() -> None:
