@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from comics.errors import UserError, did_you_mean
-from comics.params import SPLITS
 
 if TYPE_CHECKING:
     from comics.data.convert import Report
@@ -72,6 +71,8 @@ def _dataset(name: str | None, params: Path) -> tuple[str, MiniDataset | OpenFor
 
 
 def _splits(chosen: list[str] | None) -> list[str]:
+    from comics.params import SPLITS
+
     for split in chosen or []:
         if split not in SPLITS:
             raise UserError(f"--split: there is no split '{split}'.", did_you_mean(split, SPLITS))
@@ -210,7 +211,7 @@ def verify(
     from comics.data.openforensics import PAPER_COUNTS
     from comics.data.verify import CARD_NAME, FIGURE_NAME
     from comics.data.verify import verify as check
-    from comics.params import MiniDataset, OpenForensicsDataset
+    from comics.params import SPLITS, MiniDataset, OpenForensicsDataset
 
     name, spec = _dataset(dataset, params)
     expected = {}
@@ -250,6 +251,7 @@ def perturb(
 ) -> None:
     """Make a test-challenge split from another split, the same for the same seed."""
     from comics.data.perturbed import REPORT_NAME, perturb_split
+    from comics.params import SPLITS
 
     name = dataset or _dataset(None, params)[0]
     for option, split in (("--from", source), ("--to", target)):

@@ -7,6 +7,7 @@ do not expect. A message names the file, the first offending entry and how many 
 from __future__ import annotations
 
 import gc
+import math
 import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -363,7 +364,7 @@ def _is_polygons(value: list[Any]) -> bool:
         and set(map(type, one)) <= {int, float}
         and min(one) >= -_FARTHEST
         and max(one) <= _FARTHEST
-        and not any(value != value for value in one)
+        and math.isfinite(sum(one))
         for one in value
     )
 

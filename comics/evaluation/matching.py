@@ -142,11 +142,11 @@ def match_tasks(
     for category, task, of_class, pairs in ENGINES[engine](truth, found, tasks, detailed, areas):
         precision[task][:, :, list(truth.categories).index(category)] = of_class
         objects = np.stack([truth.objects(category, AREAS[area]) for area in (areas if detailed else areas[:1])])
-        classes[task][category] = _ranked(truth, found, task, pairs, objects)
+        classes[task][category] = _ranked(truth, found, task, engine, pairs, objects)
     return {task: Matched(precision[task], classes[task]) for task in tasks}
 
 
-def _ranked(truth: GroundTruth, found: Detections, task: Task, pairs: _Pairs, objects: Ints) -> Matches:
+def _ranked(truth: GroundTruth, found: Detections, task: Task, engine: str, pairs: _Pairs, objects: Ints) -> Matches:
     """The detections of a class by descending score, image and place in the file."""
     images, scores = found.images[pairs.detections], found.scores[pairs.detections]
     ranked = np.lexsort((pairs.detections, images, -scores))
@@ -155,7 +155,7 @@ def _ranked(truth: GroundTruth, found: Detections, task: Task, pairs: _Pairs, ob
         images=images[ranked],
         matched=pairs.matched[..., ranked],
         ignored=pairs.ignored[..., ranked],
-        ious=_ious(truth, found, task, pairs)[:, ranked],
+        ious=_ious(truth, found, task, engine, pairs)[:, ranked],
         objects=objects,
     )
 
@@ -177,33 +177,40 @@ def box_ious(one: Floats, other: Floats) -> Floats:
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
-def _ious(truth: GroundTruth, found: Detections, task: Task, pairs: _Pairs) -> Floats:
+def _ious(truth: GroundTruth, found: Detections, task: Task, engine: str, pairs: _Pairs) -> Floats:
     """(A, M) IoU of each detection with its annotation, computed once for each pair; 0 without one or where ignored."""
     ious = np.zeros(pairs.partners.shape)
     where = np.nonzero((pairs.partners >= 0) & ~pairs.ignored[0])
-    wanted = np.stack([pairs.detections[where[1]], pairs.partners[where]], axis=1)
-    unique, inverse = np.unique(wanted, axis=0, return_inverse=True)
+    # A pair is matched in up to three area ranges.
+    annotations = len(truth.annotation_ids)
+    keys, inverse = np.unique(pairs.detections[where[1]] * annotations + pairs.partners[where], return_inverse=True)
+    ours, theirs = keys // max(annotations, 1), keys % max(annotations, 1)
     if task == "detection":
         assert found.boxes is not None
         assert truth.boxes is not None
-        values = box_ious(found.boxes[unique[:, 0]], truth.boxes[unique[:, 1]])
+        values = box_ious(found.boxes[ours], truth.boxes[theirs])
     else:
-        from pycocotools import mask as rle
-
         assert found.masks is not None
         assert truth.masks is not None
-        sizes = truth.image_sizes[found.images[unique[:, 0]]].tolist()
-        values = np.array(
-            [
-                rle.iou(
-                    [{"size": size, "counts": found.masks[one]}], [{"size": size, "counts": truth.masks[other]}], [0]
-                )[0, 0]
-                for size, (one, other) in zip(sizes, unique.tolist(), strict=True)
-            ],
-            np.float64,
-        )
+        mask_iou = _rle(engine).iou
+        sizes = truth.image_sizes[found.images[ours]].tolist()
+        values = np.empty(len(keys))
+        for index, (size, one, other) in enumerate(zip(sizes, ours.tolist(), theirs.tolist(), strict=True)):
+            detection, annotation = ({"size": size, "counts": text} for text in (found.masks[one], truth.masks[other]))
+            values[index] = mask_iou([detection], [annotation], [False])[0, 0]
     ious[where] = values[inverse.reshape(-1)]
     return ious
+
+
+def _rle(engine: str) -> Any:
+    """The functions on run lengths of a library."""
+    if engine == "pycocotools":
+        from pycocotools import mask
+
+        return mask
+    import hotcoco
+
+    return hotcoco.mask
 
 
 def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:

@@ -85,9 +85,9 @@ def as_text(counts: bytes | Sequence[int], height: int, width: int) -> str:
     return encoded.decode("ascii")
 
 
-def filled(polygons: Sequence[Sequence[float]], height: int, width: int) -> str:
+def filled(polygons: list[list[float]], height: int, width: int) -> str:
     """Run lengths as text of what polygons x, y, x, y, ... in px cover together."""
     from pycocotools import mask as rle
 
-    parts = rle.frPyObjects([[float(value) for value in one] for one in polygons], height, width)
+    parts = rle.frPyObjects(polygons, height, width)
     return (parts[0] if len(parts) == 1 else rle.merge(parts))["counts"].decode("ascii")
