@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comics.errors import UserError
-from comics.evaluation.rle import as_text, filled, pixels
+from comics.evaluation.rle import Texts, as_text, filled, pixels
 from comics.files import read_json
 
 Source = str | os.PathLike[str]
@@ -61,7 +61,7 @@ class GroundTruth:
     areas: Floats
     boxes: Floats | None
     crowd: Bools
-    masks: list[str] | None
+    masks: Texts | None
 
     def objects(self, category: int, area: tuple[float, float] = (0.0, np.inf)) -> Ints:
         """(I,) number of objects of a category in each image; crowd regions and areas out of range are none."""
@@ -89,7 +89,7 @@ class Detections:
     category_ids: Ints
     scores: Floats
     boxes: Floats | None
-    masks: list[str] | None
+    masks: Texts | None
 
 
 @contextmanager
@@ -301,7 +301,7 @@ class _Checker:
         self.no("bbox", (boxes[:, 2:] < 0).any(1), "x, y, width, height: a negative size")
         return boxes
 
-    def masks(self, chosen: Ints, sizes: Ints) -> list[str]:
+    def masks(self, chosen: Ints, sizes: Ints) -> Texts:
         """Run lengths as text of the `chosen` entries, which must be masks of `sizes` (N, 2)."""
         masks = [self.entries[index]["segmentation"] for index in chosen]
         if not _are_texts(masks):
@@ -320,12 +320,14 @@ class _Checker:
         bad = [isinstance(one, str) and not one.isascii() for one in counts]
         self._no_of(chosen, bad, lambda _: "its counts are no run lengths")
         self._no_of(chosen, pixels(counts) != told.prod(1), lambda _: "its run lengths do not add up to its size")
-        return [
-            one if isinstance(one, str) else as_text(one, int(height), int(width))
-            for one, (height, width) in zip(counts, told.tolist(), strict=True)
-        ]
+        return Texts(
+            [
+                one if isinstance(one, str) else as_text(one, int(height), int(width))
+                for one, (height, width) in zip(counts, told.tolist(), strict=True)
+            ]
+        )
 
-    def annotation_masks(self, sizes: Ints) -> list[str] | None:
+    def annotation_masks(self, sizes: Ints) -> Texts | None:
         """Run lengths as text of annotations in images of `sizes` (N, 2), from run lengths or polygons."""
         if not self.all_or_none("segmentation"):
             return None
@@ -336,11 +338,12 @@ class _Checker:
         self.no("segmentation", polygons & (sizes == 0).any(1), "its image has no height and width")
         compressed = np.flatnonzero(~polygons)
         masks = [""] * len(values)
-        for index, text in zip(compressed, self.masks(compressed, sizes), strict=True):
-            masks[index] = text
+        texts = self.masks(compressed, sizes)
+        for place, index in enumerate(compressed):
+            masks[index] = texts[place]
         for index in np.flatnonzero(polygons):
             masks[index] = filled(values[index], *sizes[index].tolist())
-        return masks
+        return Texts(masks)
 
     def _no_of(self, chosen: Ints, bad: Any, why: Callable[[int], str]) -> None:
         every = np.zeros(len(self.entries), bool)

@@ -231,7 +231,7 @@ def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:
                     _category_numbers(truth, truth.annotation_categories),
                     truth.areas.tolist(),
                     truth.crowd.astype(int).tolist(),
-                    _shapes(truth, images, truth.boxes, truth.masks),
+                    _shapes(truth, truth, np.arange(len(images)), images),
                     strict=True,
                 )
             )
@@ -243,15 +243,13 @@ def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:
 def coco_results(truth: GroundTruth, found: Detections, chosen: Ints) -> list[dict[str, Any]]:
     """The `chosen` (M,) detections in COCO's format, with the ids of `coco_ground_truth`."""
     images = found.images[chosen]
-    boxes = found.boxes[chosen] if found.boxes is not None else None
-    masks = [found.masks[index] for index in chosen.tolist()] if found.masks is not None else None
     return [
         {"image_id": image + 1, "category_id": category, "score": score, **shape}
         for image, category, score, shape in zip(
             images.tolist(),
             _category_numbers(truth, found.category_ids[chosen]),
             found.scores[chosen].tolist(),
-            _shapes(truth, images, boxes, masks),
+            _shapes(truth, found, chosen, images),
             strict=True,
         )
     ]
@@ -271,18 +269,16 @@ def _category_numbers(truth: GroundTruth, category_ids: Ints) -> list[int]:
     return (np.searchsorted(np.array(list(truth.categories), np.int64), category_ids) + 1).tolist()
 
 
-def _shapes(
-    truth: GroundTruth, images: Ints, boxes: Floats | None, masks: list[str] | None
-) -> Iterator[dict[str, Any]]:
-    """Box and mask, if there are any, of entries in `images` (N,)."""
+def _shapes(truth: GroundTruth, of: GroundTruth | Detections, chosen: Ints, images: Ints) -> Iterator[dict[str, Any]]:
+    """Box and mask, if there are any, of the `chosen` (M,) entries of `of`, which are in `images` (M,)."""
     sizes = truth.image_sizes.tolist()
-    listed = None if boxes is None else boxes.tolist()
-    for index, image in enumerate(images.tolist()):
+    boxes = None if of.boxes is None else of.boxes[chosen].tolist()
+    for place, (index, image) in enumerate(zip(chosen.tolist(), images.tolist(), strict=True)):
         shape: dict[str, Any] = {}
-        if listed is not None:
-            shape["bbox"] = listed[index]
-        if masks is not None:
-            shape["segmentation"] = {"size": sizes[image], "counts": masks[index]}
+        if boxes is not None:
+            shape["bbox"] = boxes[place]
+        if of.masks is not None:
+            shape["segmentation"] = {"size": sizes[image], "counts": of.masks[index]}
         yield shape
 
 

@@ -8,12 +8,28 @@ group, plus 32 if another group follows; bit 16 of the last group is the sign.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 _CHARACTERS = 1 << 15
 """Decoded at once, which bounds memory."""
+
+
+class Texts:
+    """Run lengths of masks as one text: hundreds of thousands of small ones would keep the memory around them in use."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._text = "".join(texts)
+        self._ends = [0, *accumulate(map(len, texts))]
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        """The run lengths of mask `index`, which is not negative."""
+        return self._text[self._ends[index] : self._ends[index + 1]]
 
 
 def pixels(counts: Sequence[str | bytes | Sequence[int]]) -> NDArray[np.int64]:
