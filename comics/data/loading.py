@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -229,7 +229,7 @@ class ForensicsDataset(Dataset[Sample]):
         try:
             with Image.open(path) as file:
                 file.draft("RGB", (self.training.image_size, self.training.image_size))  # JPEG: decode no finer
-                picture = ImageOps.exif_transpose(file).convert("RGB")
+                picture = file.convert("RGB")  # not turned by EXIF: sizes and outlines are of the pixels as stored
         except (OSError, UnidentifiedImageError) as error:
             raise UserError(
                 f"{path}: not a readable image ({error}).", "Check the dataset with `comics data verify`."
