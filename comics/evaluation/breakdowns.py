@@ -22,7 +22,8 @@ from comics.evaluation.matching import (
     coco_ground_truth,
     coco_results,
 )
-from comics.evaluation.precision import average_precisions, interpolated_precision
+from comics.evaluation.precision import average_precisions
+from comics.evaluation.precision import precision_curves as of_class
 from comics.evaluation.resampling import class_scores
 from comics.evaluation.scores import ALL, average, lrp_errors
 
@@ -95,14 +96,8 @@ def precision_curves(truth: GroundTruth, task: Task, matched: Matched) -> list[R
     rows: list[Row] = []
     for category, name in truth.categories.items():
         matches = matched.classes[category]
-        objects = float(matches.objects[0].sum())
-        if objects:
-            by_iou = np.array(
-                [
-                    interpolated_precision(hit & ~ignored, (~ignored).astype(np.float64), objects)
-                    for hit, ignored in zip(matches.matched[:, 0], matches.ignored[:, 0], strict=True)
-                ]
-            )
+        if matches.objects[0].any():
+            by_iou = of_class(matches)
             columns = zip(RECALL_THRESHOLDS, by_iou[0], by_iou[5], by_iou.mean(axis=0), strict=True)
             rows += [[task, name, *map(float, values)] for values in columns]
     return rows

@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -63,6 +64,32 @@ class Matches:
     ignored: Bools
     ious: Floats
     objects: Ints
+
+    @cached_property
+    def prefixes(self) -> list[list[Prefixes]]:
+        """Of each area range and IoU threshold: what resampling asks for again and again."""
+        found: list[list[Prefixes]] = []
+        for area in range(self.matched.shape[1]):
+            known: dict[bytes, Ints] = {}  # the thresholds of an area often ignore the same detections
+            found.append([])
+            for matched, ignored in zip(self.matched[:, area], self.ignored[:, area], strict=True):
+                counted = known.setdefault(np.packbits(ignored).tobytes(), np.flatnonzero(~ignored))
+                found[-1].append(Prefixes(counted, np.flatnonzero(matched[counted])))
+        return found
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """The detections of an area range that count at an IoU threshold.
+
+    Attributes:
+        counted: (C,) indices of those that are not ignored.
+        ends: (P,) places in `counted` of those that are matched: precision falls with every other one, so that only
+            prefixes that end with these can be the best.
+    """
+
+    counted: Ints
+    ends: Ints
 
 
 @dataclass(frozen=True)
