@@ -28,7 +28,7 @@ from comics.evaluation import (
     read_scores,
     write_scores,
 )
-from comics.evaluation.resampling import interval
+from comics.evaluation.resampling import draws, interval
 
 FACE = [20.0, 20.0, 40.0, 40.0]
 
@@ -45,7 +45,40 @@ def many(images: int, hits: float, seed: int = 0) -> tuple[Entry, list[Entry]]:
     return truth(faces, ids), found
 
 
+def distinct(found: list[Entry], step: float) -> list[Entry]:
+    """With a score each: among equal ones, repeating images changes the order that COCO ranks them in."""
+    return [{**one, "score": place + step} for place, one in enumerate(found)]
+
+
+def drawn(ground_truth: Entry, found: list[Entry], counts: dict[int, int]) -> Scores:
+    """Scores of a set in which each image is there as often as `counts` tells, from a new evaluation."""
+    images, annotations, repeated = [], [], []
+    for image, count in counts.items():
+        for repeat in range(count):
+            new = image + 10_000 * repeat
+            images += [{**one, "id": new} for one in ground_truth["images"] if one["id"] == image]
+            annotations += [{**one, "image_id": new} for one in ground_truth["annotations"] if one["image_id"] == image]
+            repeated += [{**one, "image_id": new} for one in found if one["image_id"] == image]
+    annotations = [{**one, "id": number} for number, one in enumerate(annotations, start=1)]
+    return evaluate({**ground_truth, "images": images, "annotations": annotations}, repeated)
+
+
 class TestBootstrap:
+    def test_intervals_are_those_of_evaluating_every_draw(self) -> None:
+        ground_truth, found = scene(7, images=15)
+        found = distinct(found, 1)
+        checked = read_ground_truth(ground_truth)
+        matched = {"segmentation": match(checked, read_detections(found, checked), "segmentation", detailed=True)}
+        _, intervals = bootstrap(checked, matched, 12, seed=4)
+        ids = checked.image_ids.tolist()
+        evaluated = [
+            drawn(ground_truth, found, dict(zip(ids, counts.astype(int), strict=True)))
+            for counts in draws(len(ids), 12, 4)
+        ]
+        for one in intervals:
+            values = np.array([scores["segmentation", one.cls, one.metric] for scores in evaluated])
+            assert (one.low, one.high) == pytest.approx(interval(values), abs=1e-9), (one.cls, one.metric)
+
     def test_contains_the_value_and_repeats(self) -> None:
         ground_truth, found = scene(3, images=20)
         checked = read_ground_truth(ground_truth)
@@ -104,6 +137,34 @@ class TestCompare:
             assert one.low <= one.difference <= one.high
             assert one.low > 0 if metric == "AP" else one.high < 0
             assert one.p == pytest.approx(1 / 201)
+
+    def test_the_p_value_is_that_of_evaluating_every_swap(self) -> None:
+        ground_truth, found = scene(9, images=12)
+        one = distinct(found, 1)
+        other = distinct(found[::-1], 0.5)
+        differences = {
+            (d.task, d.metric): d for d in compare(ground_truth, one, other, samples=15, seed=2, tasks=["detection"])
+        }
+        ids = sorted(image["id"] for image in ground_truth["images"])
+        rng = np.random.default_rng((2, 1))
+        extreme: Counter[str] = Counter()
+        for _ in range(15):
+            own = dict(zip(ids, rng.random(len(ids)) < 0.5, strict=True))
+            mixed = [
+                evaluate(
+                    ground_truth,
+                    [
+                        *(d for d in one if own[d["image_id"]] == first),
+                        *(d for d in other if own[d["image_id"]] != first),
+                    ],
+                )
+                for first in (True, False)
+            ]
+            for metric in ("AP", "oLRP"):
+                swapped = mixed[0]["detection", "all", metric] - mixed[1]["detection", "all", metric]
+                extreme[metric] += abs(swapped) >= abs(differences["detection", metric].difference) - 1e-12
+        for metric in ("AP", "oLRP"):
+            assert differences["detection", metric].p == pytest.approx((1 + extreme[metric]) / 16)
 
     def test_chance_is_not_called_a_difference(self) -> None:
         """Two draws of the same detector: p-values are spread over the unit interval, not near 0."""
