@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,8 +17,14 @@ import psutil
 
 from comics.errors import UserError
 from comics.files import atomic_write, write_json
+from comics.machine import cores
 from comics.params import TASKS, TEST_SPLITS, Params
 from comics.report.results import Measured, is_current, read_run
+
+TRAINING_MEMORY = 3 * 2**30
+"""Bytes that a training on the embedded dataset may take."""
+
+MOST_SIDE_BY_SIDE = 8
 
 DEMO_TARGETS = (
     "reports/table_iv.tex",
@@ -139,13 +146,24 @@ def wait_for_others(interval: float = 2.0) -> None:
         _snakemake("--unlock", "--quiet", "all")
 
 
-def _snakemake(*arguments: str) -> int:
-    """Run Snakemake of this environment; return its exit code.
+def side_by_side() -> int:
+    """How many trainings of the demo run at a time.
+
+    Without a GPU as many as there are cores, each on one: steps as small as theirs gain little from a second core, and
+    start-up nothing. Fewer where memory is short; one where there is a GPU, of which it takes all.
+    """
+    if shutil.which("nvidia-smi"):
+        return 1
+    return max(1, min(cores(), MOST_SIDE_BY_SIDE, psutil.virtual_memory().available // TRAINING_MEMORY))
+
+
+def _snakemake(*arguments: str, environment: Mapping[str, str] | None = None) -> int:
+    """Run Snakemake of this environment, with `environment` added to this process's own; return its exit code.
 
     An interruption is passed on to it and its steps, once, and waited for: it then lifts its lock.
     """
     command = [sys.executable, "-m", "snakemake", *arguments]
-    with subprocess.Popen(command, start_new_session=True) as process:
+    with subprocess.Popen(command, start_new_session=True, env={**os.environ, **(environment or {})}) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -167,7 +185,14 @@ def demo(params: Params) -> int:
         )
     wait_for_others()
     before = {path: Path(path).stat().st_mtime_ns for path in DEMO_TARGETS if Path(path).exists()}
-    code = _snakemake(*DEMO_TARGETS)
+    at_once = side_by_side()
+    threads = str(cores() // at_once)
+    code = _snakemake(
+        *DEMO_TARGETS,
+        *("--cores", str(cores()), "--resources", f"gpu={at_once}"),
+        *("--set-threads", f"train={threads}", f"predict={threads}"),
+        environment={"OMP_NUM_THREADS": threads},
+    )
     if code:
         print(
             "The demo did not finish. The log named above says why; `make demo` goes on where it stopped.",

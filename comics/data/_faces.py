@@ -560,7 +560,7 @@ def _hair_on_head(head: Head, surface: _Surface, streaks: Array, pixel: float) -
     if head.hair_style == "fringe":
         line = line + 0.16 + 0.10 * x
     top = np.clip((line - y) / edge + 0.5, 0.0, 1.0)
-    low = {"long": 1.2, "afro": 0.25, "fringe": 0.55, "short": 0.12}[head.hair_style]
+    low = {"long": 0.62, "afro": 0.25, "fringe": 0.55, "short": 0.12}[head.hair_style]
     sides = np.clip((0.24 + 0.5 * ragged - z) / edge + 0.5, 0.0, 1.0) * np.clip((low - y) / edge + 0.5, 0.0, 1.0)
     return np.maximum(top, sides)
 

@@ -273,16 +273,16 @@ def _swap(rng: np.random.Generator, picture: Array, coverage: Array, person: _Pe
     target = person.layer.landmarks
     scale = person.layer.scale
     donor_size = float(
-        np.clip(scale * FACE_UNITS * rng.uniform(0.3, 0.55), 11, 48)
+        np.clip(scale * FACE_UNITS * rng.uniform(0.24, 0.38), 10, 34)
     )  # generators work at a resolution of their own
     side = int(donor_size * 2.2)
-    donor_light = light if rng.random() < 0.2 else random_light(rng)
+    donor_light = light if rng.random() < 0.1 else random_light(rng)
     pose = Pose(
         person.pose.yaw + rng.normal(0, 0.06),
         person.pose.pitch + rng.normal(0, 0.04),
         person.pose.roll + rng.normal(0, 0.03),
     )
-    tone = float(rng.random()) if rng.random() < 0.3 else None
+    tone = float(rng.random()) if rng.random() < 0.85 else None
     donor = random_head(rng, tone)
     layer = render_head(donor, pose, donor_light, (side / 2, side / 2), donor_size, (side, side))
     patch = np.full((side, side, 3), 0.2, np.float32)
@@ -298,7 +298,7 @@ def _swap(rng: np.random.Generator, picture: Array, coverage: Array, person: _Pe
     if int(inside.sum()) < 12:
         return picture
     # Reinhard et al., "Color Transfer between Images", 2001, on RGB; tools stop short of a perfect match
-    strength = np.float32(rng.uniform(0.0, 0.45))
+    strength = np.float32(rng.uniform(0.0, 0.12))
     mean_t, mean_d = picture[inside].mean(0), warped[inside].mean(0)
     std_t, std_d = picture[inside].std(0) + 1e-3, warped[inside].std(0) + 1e-3
     matched = (warped - mean_d) * np.clip(std_t / std_d, 0.6, 1.6) + mean_t
@@ -328,5 +328,5 @@ def _inner_face(landmarks: NDArray, shape: tuple[int, ...], rng: np.random.Gener
     rows = np.arange(shape[0], dtype=np.float32)[:, None] + np.float32(0.5 - centre[1])
     v = (columns * np.float32(down[0]) + rows * np.float32(down[1])) / np.float32(length * half_height)
     u = (columns * np.float32(across[0]) + rows * np.float32(across[1])) / np.float32(half_width)
-    feather = rng.uniform(0.06, 0.22)
+    feather = rng.uniform(0.04,0.13)
     return smoothstep(1.0 + feather, 1.0 - feather, np.sqrt(u * u + v * v))

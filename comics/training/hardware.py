@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from comics.machine import cores
 
 PACKAGES = (
     "torch",
@@ -55,7 +56,7 @@ def hardware(on: torch.device) -> dict[str, str | int]:
     """Name and size of what `on` is, for run.json and ``comics doctor``."""
     facts: dict[str, str | int] = {
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
     }
