@@ -424,6 +424,29 @@ FigureParams = Annotated[ScatterFigure | ExamplesFigure | ComparisonFigure, Fiel
 """A figure; `kind` says which."""
 
 
+class StudyRow(Block):
+    """One arm of a study."""
+
+    label: str
+    run: str
+    """Name of a run; all its seeds count."""
+
+
+class StudyParams(Block):
+    """Does it help? Runs against a baseline over several seeds: differences with paired intervals, as table and figure.
+
+    Made when it is asked for by its name (``snakemake claim``), and not by `all`."""
+
+    caption: str
+    dataset: str
+    """The dataset it is about; refused on another, whose training would need other numbers."""
+    split: Split = "test_challenge"
+    rows: list[StudyRow] = Field(min_length=2)
+    """The first is the baseline."""
+    samples: int = Field(1000, ge=1)
+    """Resamples of the bootstrap."""
+
+
 # --------------------------------------------------------------------------------------------------------- the file
 
 _RunEntry = partial(RunParams)
@@ -451,6 +474,7 @@ class ParamsFile(Block):
     runs: dict[Name, _RunEntry]  # type: ignore[valid-type]
     tables: dict[Name, TableParams] = {}
     figures: dict[Name, FigureParams] = {}
+    studies: dict[Name, StudyParams] = {}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -585,6 +609,10 @@ class Params:
         return self.file.figures
 
     @property
+    def studies(self) -> dict[str, StudyParams]:
+        return self.file.studies
+
+    @property
     def runs(self) -> list[str]:
         """Names of the runs, in the file's order."""
         return list(self.file.runs)
@@ -625,6 +653,10 @@ class Params:
             elif isinstance(figure, ComparisonFigure):
                 for run in figure.runs:
                     self._known(f"{key}.runs", run, self.file.runs, "run")
+        for name, study in self.studies.items():
+            self._known(f"studies.{name}.dataset", study.dataset, self.file.datasets, "dataset")
+            for number, arm in enumerate(study.rows):
+                self._known(f"studies.{name}.rows[{number}].run", arm.run, self.file.runs, "run")
         for run in self.runs:
             self._run_params(run)  # values that only a merge makes wrong
 

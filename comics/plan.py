@@ -10,6 +10,7 @@ from typing import Any
 from comics.files import write_json
 from comics.params import TEST_SPLITS, Params
 from comics.provenance import sidecar_path
+from comics.report import study
 from comics.report.results import detections_path, resolved_runs, scores_path
 from comics.report.tables import comparison_path
 
@@ -77,6 +78,11 @@ def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[
                     detections = detections_path(one, split)
                     files += [str(detections), str(sidecar_path(detections))]
     return files
+
+
+def study_files(params: Params, name: str) -> list[str]:
+    """What study `name` compares: the detections of all its runs and seeds, each file before its sidecar."""
+    return [str(file) for path in study.study_files(params, name) for file in (path, sidecar_path(path))]
 
 
 def block_of(params: Params, kind: str, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``comics table | figure | page | paper``: what the results look like."""
+"""``comics table | figure | page | paper | study``: what the results look like."""
 
 from __future__ import annotations
 
@@ -100,7 +100,33 @@ def compare_table(
     print(f"{output}: {write_comparison(loaded, name, output, p_values)} comparisons.")
 
 
+def compare_study(
+    name: Annotated[str, typer.Argument(help="A study of params.yaml.")],
+    params: ParamsOption = Path("params.yaml"),
+) -> None:
+    """Compare the runs of a study with its baseline, over images and seeds."""
+    from comics.evaluation.seeds import compare_runs
+    from comics.params import load
+    from comics.report.study import compute, effects_path
+
+    loaded = load(params)
+    print(f"{effects_path(loaded, name)}: {compute(loaded, name, compare_runs)} differences.")
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="A study of params.yaml.")],
+    output: Annotated[Path, typer.Option(help="Folder for its table and figure.")] = Path("reports/studies"),
+    params: ParamsOption = Path("params.yaml"),
+) -> None:
+    """Render a study of params.yaml: LaTeX, Markdown, CSV, and its figure as PDF, SVG and PNG."""
+    from comics.params import load
+    from comics.report.study import render
+
+    for written in render(load(params), name, output):
+        print(written)
+
+
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (table, figure, page, paper, compare_table):
+    for command in (table, figure, page, paper, compare_table, study, compare_study):
         root.command()(command)

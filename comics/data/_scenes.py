@@ -328,5 +328,5 @@ def _inner_face(landmarks: NDArray, shape: tuple[int, ...], rng: np.random.Gener
     rows = np.arange(shape[0], dtype=np.float32)[:, None] + np.float32(0.5 - centre[1])
     v = (columns * np.float32(down[0]) + rows * np.float32(down[1])) / np.float32(length * half_height)
     u = (columns * np.float32(across[0]) + rows * np.float32(across[1])) / np.float32(half_width)
-    feather = rng.uniform(0.04,0.13)
+    feather = rng.uniform(0.04, 0.13)
     return smoothstep(1.0 + feather, 1.0 - feather, np.sqrt(u * u + v * v))

@@ -74,7 +74,8 @@ class Project:
             rng = random.Random(split)
             folder = self.root / "data" / self.params.dataset / split
             (folder / "images").mkdir(parents=True, exist_ok=True)
-            content: dict[str, list] = {"images": [], "annotations": [], "categories": []}
+            categories = [{"id": 1, "name": "Real"}, {"id": 2, "name": "Fake"}]
+            content: dict[str, list] = {"images": [], "annotations": [], "categories": categories}
             for index in range(images):
                 identity = 1000 * number + index + 1
                 photo = Image.effect_noise(size, 40).convert("RGB")

@@ -1,0 +1,114 @@
+"""Studies: what was computed is rendered as table and figure, while it is of the runs as they now are."""
+
+import csv
+import json
+
+import pytest
+
+from comics.errors import UserError
+from comics.evaluation.seeds import Gain, compare_runs
+from comics.report import study
+
+ARMS = ("claim_blendmask", "claim_da", "claim_fea", "claim_bi_grained", "claim_comics")
+
+
+@pytest.fixture
+def studied(project):
+    """A project with detections of the study's runs, and few resamples."""
+    project.edit("caption: Do the components of COMICS help?", "caption: Do they help?\n    samples: 20")
+    project.dataset(6)
+    project.detections(ARMS, ["test_challenge"])
+    return project
+
+
+def test_computed_from_detections_and_rendered(studied):
+    assert study.compute(studied.params, "claim", compare_runs) == 4 * 2 * 2
+    paths = study.render(studied.params, "claim", studied.root / "reports/studies")
+    assert [path.suffix for path in paths] == [".tex", ".md", ".csv", ".pdf", ".svg", ".png"]
+    assert all(path.stat().st_size for path in paths)
+    with paths[2].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows if (row["task"], row["metric"]) == ("detection", "AP")] == list(ARMS)
+    gains = json.loads((studied.root / study.effects_path(studied.params, "claim")).read_text())["gains"]
+    for row in rows:
+        gain = next((one for one in gains if all(one[key] == row[key] for key in ("run", "task", "metric"))), None)
+        if row["run"] == ARMS[0]:
+            assert gain is None
+            assert row["difference"] == row["verdict"] == ""
+        else:
+            assert float(row["difference"]) == pytest.approx(100 * gain["difference"])
+            assert float(row["mean"]) == pytest.approx(100 * sum(gain["values"]) / 3)
+
+
+def test_equal_results_give_equal_bytes(studied):
+    study.compute(studied.params, "claim", compare_runs)
+    first = [path.read_bytes() for path in study.render(studied.params, "claim", studied.root / "one")]
+    second = [path.read_bytes() for path in study.render(studied.params, "claim", studied.root / "two")]
+    assert first == second
+
+
+def fabricated(low, high, metric="AP"):
+    """`compare_runs` that finds one difference for every arm."""
+
+    def compare(truth, baseline, runs, samples):
+        return [Gain(run, "detection", metric, (0.5, 0.52), (0.4, 0.44), (low + high) / 2, low, high) for run in runs]
+
+    return compare
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "metric", "verdict", "mark"),
+    [
+        (0.02, 0.16, "AP", "better", "▲"),
+        (-0.16, -0.02, "AP", "worse", "▼"),
+        (-0.01, 0.2, "AP", "", ""),
+        (0.02, 0.16, "oLRP", "worse", "▼"),
+        (-0.16, -0.02, "oLRP", "better", "▲"),
+    ],
+)
+def test_an_interval_that_leaves_out_zero_is_marked(studied, low, high, metric, verdict, mark):
+    study.compute(studied.params, "claim", fabricated(low, high, metric))
+    effects = study.read_effects(studied.params, "claim")
+    assert [effect.verdict for effect in effects] == ["", *[verdict] * 4]
+    text = study.to_markdown(studied.params, "claim", effects)
+    line = next(line for line in text.splitlines() if line.startswith("| COMICS"))
+    assert f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−") in line
+    assert (mark in line) if mark else ("▲" not in line and "▼" not in line)
+    assert "| BlendMask | 42.0 ± 2.8 |  |" in text
+
+
+def test_latex_keeps_to_its_characters(studied):
+    study.compute(studied.params, "claim", fabricated(-0.1, 0.2))
+    text = study.to_latex(studied.params, "claim", study.read_effects(studied.params, "claim"))
+    assert text.isascii()
+    assert text.count(r"\\") >= 6
+    assert r"$+$" not in text
+    assert "seeds 0, 1 and 2" in text
+
+
+def test_nothing_computed_and_runs_that_changed_are_refused(studied):
+    with pytest.raises(UserError, match="no such result") as missing:
+        study.render(studied.params, "claim", studied.root)
+    assert missing.value.remedy == "Renew with: snakemake results/mini/studies/claim.json"
+    study.compute(studied.params, "claim", fabricated(0.1, 0.2))
+    studied.edit("epochs: 8, milestones", "epochs: 9, milestones")
+    with pytest.raises(UserError, match="other versions of its runs"):
+        study.render(studied.params, "claim", studied.root)
+    with pytest.raises(UserError, match="claim_blendmask/seed0"):
+        study.compute(studied.params, "claim", fabricated(0.1, 0.2))
+
+
+def test_another_dataset_or_name_is_refused(studied):
+    with pytest.raises(UserError, match="no study 'clam'") as unknown:
+        study.study_params(studied.params, "clam")
+    assert "claim" in unknown.value.remedy
+    studied.edit("dataset: mini            #", "dataset: openforensics  #")
+    with pytest.raises(UserError, match="about the dataset 'mini', not 'openforensics'"):
+        study.study_params(studied.params, "claim")
+
+
+def test_a_study_names_runs_that_there_are(project):
+    project.edit("{label: COMICS, run: claim_comics}", "{label: COMICS, run: claim_comic}")
+    with pytest.raises(UserError, match=r"studies\.claim\.rows\[4\]\.run: there is no run 'claim_comic'") as error:
+        _ = project.params
+    assert "claim_comics" in error.value.remedy
