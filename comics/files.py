@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,3 +63,32 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}).", "It may be truncated: make or fetch it again.") from None
+
+
+@contextmanager
+def exclusive(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
+    """Hold the lock file `path`, which is made and stays, while the block runs; a killed process holds it no longer.
+
+    Args:
+        path: in a folder that exists.
+        doing: what the process that holds it is doing, for the message: ``results/a: is being trained``.
+
+    Raises:
+        UserError: another process holds it; the message names that process.
+    """
+    import fcntl
+
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            # Not flock: processes that load data would inherit its lock, and outlive a killed training by seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(f"{doing} by {holder}.", "Wait until it has ended.") from None
+        except OSError:
+            pass  # a file system without locks must not stop the work
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield

@@ -24,7 +24,6 @@ from comics.data.fetch import (
     RemoteFile,
     Retry,
     Unreachable,
-    exclusive,
     fetch_files,
     parse_record,
     read_record,
@@ -33,7 +32,7 @@ from comics.data.fetch import (
 )
 from comics.data.progress import Progress, silent
 from comics.errors import UserError, did_you_mean
-from comics.files import atomic_write, read_json, write_json
+from comics.files import atomic_write, exclusive, read_json, write_json
 
 SPLIT_NAMES: dict[str, str] = {
     "train": "Train",
@@ -181,7 +180,8 @@ def fetch(
     """
     downloads, raw = folder / "downloads", folder / "raw"
     report = FetchReport()
-    with exclusive(downloads):
+    downloads.mkdir(parents=True, exist_ok=True)
+    with exclusive(downloads / ".lock", f"{downloads}: is being fetched into"):
         remote, report.listed_by, reason = _list_files(downloads, record, base_url, retry)
         names = remote if remote is not None else [path.name for path in downloads.iterdir() if path.is_file()]
         where = f"record {record}" if remote is not None else str(downloads)

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from comics.data.fetch import Downloads, RemoteFile, exclusive, parse_record, show_size
+from comics.data.fetch import Downloads, RemoteFile, parse_record, show_size
 from comics.data.openforensics import select
 from comics.errors import UserError
 
@@ -92,13 +92,6 @@ def test_a_file_is_hashed_once_and_again_when_it_changes(tmp_path) -> None:
     assert not Downloads(tmp_path).is_right(file, progress)
     path.unlink()
     assert not Downloads(tmp_path).is_right(file, progress)
-
-
-def test_two_at_once_are_refused(tmp_path) -> None:
-    with exclusive(tmp_path), pytest.raises(UserError, match="another command"), exclusive(tmp_path):
-        pass
-    with exclusive(tmp_path):
-        pass
 
 
 def test_show_size() -> None:

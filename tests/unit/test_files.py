@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from comics.errors import UserError, did_you_mean
-from comics.files import atomic_write, read_json, write_json, write_text
+from comics.files import atomic_write, exclusive, read_json, write_json, write_text
 from comics.provenance import read_sidecar, require_digest, sidecar_path, write_sidecar
 
 
@@ -64,3 +68,33 @@ def test_a_file_without_sidecar_has_no_provenance(tmp_path: Path) -> None:
 def test_names_far_from_all_get_the_whole_list() -> None:
     assert did_you_mean("blendmsk", ["blendmask", "solov2"]) == "Did you mean 'blendmask'?"
     assert did_you_mean("xyz", ["blendmask", "solov2"]) == "Valid names: blendmask, solov2."
+
+
+HOLDER = """
+import os, sys, time
+from comics.files import exclusive
+with exclusive(sys.argv[1], "a: is being made"):
+    child = os.fork()  # as processes that load data are
+    if child:
+        print(child, flush=True)
+    time.sleep(120)
+"""
+
+
+def test_one_process_at_a_time_and_none_that_is_dead(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            message = rf"^a: is being made by process {process.pid} on "
+            with pytest.raises(UserError, match=message) as caught, exclusive(lock, "a: is being made"):
+                pass
+            assert caught.value.remedy
+            process.kill()
+            process.wait()
+            with exclusive(lock, "a: is being made"):  # although the child is still there
+                assert lock.read_text().startswith(f"process {os.getpid()} on ")
+        finally:
+            process.kill()
+            os.kill(child, signal.SIGKILL)
