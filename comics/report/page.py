@@ -343,6 +343,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
+def energy(joules: float) -> str:
+    """Three digits: ``0.0417 Wh``, ``12.3 Wh``, ``1.25 kWh``."""
+    hours, unit = (joules / 3600, "Wh") if joules < 999.5 * 3600 else (joules / 3.6e6, "kWh")
+    return f"{hours:,.0f} {unit}" if hours >= 100 else f"{hours:.3g} {unit}"
+
+
 def _run_view(params: Params, name: str, root: Path) -> dict[str, Any]:
     resolved = resolved_runs(params, name)
     aliases = [run for run in params.runs if run != name and params.canonical(run) == name]
@@ -365,9 +371,10 @@ def _seed_view(run: ResolvedRun, root: Path) -> dict[str, Any]:
     if facts:
         machine = [str(hardware.get("device", "")), f"{hardware['cores']} cores" if "cores" in hardware else ""]
         shown.append(("Hardware", ", ".join(filter(None, machine)) or "not recorded"))
-        seconds, energy = facts.get("seconds"), facts.get("energy_kwh")
+        seconds, joules = facts.get("seconds"), facts.get("energy_joules")
         shown.append(("Training time", duration(seconds) if seconds is not None else "not recorded"))
-        shown.append(("Energy", f"{energy:.3g} kWh" if energy is not None else "not measured"))
+        counted = " and ".join(facts.get("energy_sources") or ())
+        shown.append(("Energy", f"{energy(joules)}, {counted}" if joules is not None else "not measured"))
         shown.append(("Precision", str(facts.get("precision", "not recorded"))))
         versions = facts.get("versions") or {}
         shown.append(("Versions", ", ".join(f"{key} {value}" for key, value in versions.items()) or "not recorded"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import subprocess
-import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -17,10 +16,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from comics.data.loading import training_loader
-from comics.files import write_json
+from comics.files import exclusive, write_json
 from comics.params import ResolvedRun
 from comics.training.checkpoint import save_weights
-from comics.training.hardware import autocast_dtype, device, hardware, versions
+from comics.training.energy import Expense, nvml_counters, rapl_counters
+from comics.training.hardware import autocast_dtype, device, gpu_uuid, hardware, versions
 from comics.training.module import TrainingModule
 from comics.training.progress import TrainingProgress
 
@@ -47,12 +47,13 @@ def _resumable(path: Path, run: ResolvedRun) -> Path | None:
     return path if digest == run.checkpoint_digest else None
 
 
-def _trainer(run: ResolvedRun, folder: Path, dtype: torch.dtype) -> lightning.Trainer:
+def _trainer(run: ResolvedRun, folder: Path, dtype: torch.dtype, expense: Expense) -> lightning.Trainer:
     training = run.training
     logs = folder / "logs"
     checkpoints = folder / "checkpoints"
     keep_last: dict[str, Any] = {"save_top_k": 1, "monitor": None, "enable_version_counter": False}
     callbacks: list[lightning.Callback] = [
+        expense,
         ModelCheckpoint(checkpoints, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **keep_last),
         ModelCheckpoint(
             checkpoints,
@@ -86,10 +87,16 @@ def train(run: ResolvedRun, root: Path = Path()) -> Path:
         The path of ``model.pt``.
 
     Raises:
-        UserError: the dataset is missing, or the loss is no longer finite.
+        UserError: the dataset is missing, the loss is no longer finite, or another process is training this very run.
     """
     folder = root / run.folder
     folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / ".lock", f"{run.folder}: is being trained"):
+        return _train(run, root)
+
+
+def _train(run: ResolvedRun, root: Path) -> Path:
+    folder = root / run.folder
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     lightning.seed_everything(run.seed, workers=True, verbose=False)
@@ -101,8 +108,9 @@ def train(run: ResolvedRun, root: Path = Path()) -> Path:
     module = TrainingModule(run, steps_per_epoch)
     module.model.detector.prepare(root / "data" / run.dataset_name)
     resume = _resumable(folder / "checkpoints" / "last.ckpt", run)
-    trainer = _trainer(run, folder, dtype)
-    start = time.monotonic()
+    gpu = gpu_uuid(device())
+    expense = Expense(rapl_counters() + (nvml_counters(gpu) if gpu else []), resumes=resume is not None)
+    trainer = _trainer(run, folder, dtype, expense)
     trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -120,7 +128,7 @@ def train(run: ResolvedRun, root: Path = Path()) -> Path:
             "versions": versions(),
             "commit": _commit(),
             "steps": trainer.global_step,
-            "seconds": round(time.monotonic() - start, 1),
+            **expense.report(),
             "resumed": resume is not None,
         },
         indent=2,

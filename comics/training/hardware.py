@@ -65,6 +65,13 @@ def hardware(on: torch.device) -> dict[str, str | int]:
     return facts
 
 
+def gpu_uuid(on: torch.device) -> str | None:
+    """The name by which NVIDIA's tools know the GPU `on`; None for anything else."""
+    if on.type != "cuda" or torch.version.hip:
+        return None
+    return str(torch.cuda.get_device_properties(on).uuid)
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide numbers; those that are missing are left out."""
     found = {"python": platform.python_version()}

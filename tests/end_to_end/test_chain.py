@@ -98,12 +98,20 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(p
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)  # lest it ends while a second call is refused
+    refused = comics(project, "train", "killed", code=2)
+    assert f"results/mini/killed/seed0: is being trained by process {process.pid} on " in refused
     process.send_signal(signal.SIGKILL)
     process.wait()
+    spent = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["callbacks"]["Expense"]
+    assert spent["seconds"] > 0
     assert not (folder / "model.pt").exists()
 
     comics(project, "train", "killed")
-    assert json.loads((folder / "run.json").read_text())["resumed"]
+    description = json.loads((folder / "run.json").read_text())
+    assert description["resumed"]
+    assert description["seconds"] > spent["seconds"]  # of both stretches
+    assert (description["energy_joules"] is None) == (not description["energy_sources"])
     weights = torch.load(folder / "model.pt", weights_only=True)["state_dict"]
     expected = torch.load(project / "results/mini/comics/seed0/model.pt", weights_only=True)["state_dict"]
     assert weights.keys() == expected.keys()

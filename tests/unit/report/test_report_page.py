@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from comics.files import read_json, write_json
 from comics.report import page
 
 from .browser import Browser
@@ -203,3 +204,24 @@ def test_curves_are_thinned_and_leave_out_what_is_not_finite(tmp_path):
 
 def test_durations_are_read_easily():
     assert [page.duration(seconds) for seconds in (45, 200, 3720)] == ["45 s", "3 min 20 s", "1 h 02 min"]
+
+
+def test_energy_is_shown_where_it_was_measured(project):
+    assert [page.energy(joules) for joules in (150, 44280, 3.59e6, 4.5e6)] == [
+        "0.0417 Wh",
+        "12.3 Wh",
+        "997 Wh",
+        "1.25 kWh",
+    ]
+    project.logs(["comics"])
+    (run,) = (run for run in page.gather(project.params).runs if run["name"] == "comics")
+    facts = dict(run["seeds"][0]["facts"])
+    assert (facts["Training time"], facts["Energy"]) == ("1 min 32 s", "not measured")
+
+    path = project.root / project.params.resolve("comics").folder / "run.json"
+    sources = {"whole GPU (NVML)": 36000.0, "whole processor (RAPL)": 3600.0}
+    write_json(path, {**read_json(path), "seconds": None, "energy_joules": 39600.0, "energy_sources": sources})
+    (run,) = (run for run in page.gather(project.params).runs if run["name"] == "comics")
+    facts = dict(run["seeds"][0]["facts"])
+    assert facts["Training time"] == "not recorded"
+    assert facts["Energy"] == "11 Wh, whole GPU (NVML) and whole processor (RAPL)"
