@@ -34,6 +34,9 @@ class Predictor:
     Args:
         run: the run whose ``model.pt`` is loaded.
         root: folder that holds ``results/``.
+
+    Raises:
+        UserError: no checkpoint, or one of another description.
     """
 
     def __init__(self, run: ResolvedRun, root: Path = Path()) -> None:
@@ -120,21 +123,21 @@ def coco_results(prediction: Prediction, image_id: int, boxes: bool = True) -> l
 
 
 def predict_split(
-    run: ResolvedRun,
+    predictor: Predictor,
     split: str,
     output: Path,
     root: Path = Path(),
     progress: Callable[[Iterable, int], Iterator] | None = None,
 ) -> int:
-    """Write the detections of `run` on `split` as a COCO results file with its sidecar.
+    """Write the detections of a run on `split` as a COCO results file with its sidecar.
 
     Returns:
         The number of detections.
 
     Raises:
-        UserError: no checkpoint, one of another description, or no dataset.
+        UserError: no dataset.
     """
-    predictor = Predictor(run, root)
+    run = predictor.run
     loader = evaluation_loader(run, split, root)
     batches: Iterable = progress(loader, len(loader)) if progress else loader
     entries: list[dict[str, Any]] = []

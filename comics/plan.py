@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from comics.files import write_json
-from comics.params import TEST_SPLITS, Params
+from comics.params import SPLITS, TEST_SPLITS, Params
 from comics.provenance import sidecar_path
 from comics.report import study
 from comics.report.results import detections_path, resolved_runs, scores_path
 from comics.report.tables import comparison_path
+
+
+def splits_of(params: Params) -> list[str]:
+    """The splits of the dataset: all, or those that one's own COCO files give."""
+    block = params.file.datasets[params.dataset]
+    return [split for split in SPLITS if block.kind != "coco" or split in block.annotations]
 
 
 def score_files(params: Params, runs: Iterable[str], splits: Iterable[str]) -> list[str]:

@@ -42,21 +42,26 @@ def train(run: RunArgument, seed: SeedOption = None) -> None:
 
 def predict(
     run: RunArgument,
-    split: Annotated[str, typer.Option(help="train, val, test_dev or test_challenge.")],
+    split: Annotated[list[str], typer.Option(help="train, val, test_dev or test_challenge; may be given again.")],
     seed: SeedOption = None,
-    output: Annotated[Path | None, typer.Option(help="Default: beside the checkpoint.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Of a single split. Default: beside the checkpoint.")] = None,
 ) -> None:
-    """Write RUN's detections on a split as a COCO results file."""
+    """Write RUN's detections on each split as a COCO results file."""
     from comics.params import SPLITS, load
 
-    if split not in SPLITS:
-        raise UserError(f"--split: there is no split '{split}'.", did_you_mean(split, SPLITS))
+    for one in split:
+        if one not in SPLITS:
+            raise UserError(f"--split: there is no split '{one}'.", did_you_mean(one, SPLITS))
+    if output is not None and len(split) > 1:
+        raise UserError("--output: is for one --split, not for several.", "Call the command once for each.")
     resolved = load().resolve(run, seed)
-    output = output or resolved.folder / f"{split}.detections.json"
-    from comics.detect import predict_split
+    from comics.detect import Predictor, predict_split
 
-    count = predict_split(resolved, split, output, progress=_track(f"{run} on {split}"))
-    print(f"{output}: {count} detections.")
+    predictor = Predictor(resolved)
+    for one in split:
+        path = output or resolved.folder / f"{one}.detections.json"
+        count = predict_split(predictor, one, path, progress=_track(f"{run} on {one}"))
+        print(f"{path}: {count} detections.")
 
 
 def detect(

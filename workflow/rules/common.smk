@@ -17,6 +17,8 @@ except UserError as error:
     sys.exit(2)
 
 SPLITS = comics_params.SPLITS
+# The test splits that the dataset has: one's own may have one.
+TESTED = [split for split in comics_params.TEST_SPLITS if split in plan.splits_of(PARAMS)] or comics_params.TEST_SPLITS
 RUN_FOLDER = f"results/{PARAMS.dataset}/{{run}}/seed{{seed}}"
 LOG_FOLDER = f"logs/{PARAMS.dataset}/{{run}}/seed{{seed}}"
 
