@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,30 @@ def test_conda_pins_are_those_of_pyproject() -> None:
     assert packages[0] == f"python{PROJECT['requires-python']}"
     expected = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     assert inner["pip"] == [*expected, "-e ."]
+
+
+def imported(*folders: str) -> set[str]:
+    """Names of the distributions that the Python files of `folders` import, without the standard library and our own."""
+    modules = set()
+    own = {"comics", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+    for path in [path for folder in folders for path in (ROOT / folder).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.split(".")[0])
+    distributions = packages_distributions()
+    outside = modules - own - sys.stdlib_module_names
+    return {canonicalize_name(distributions.get(module, [module])[0]) for module in outside}
+
+
+def test_what_is_imported_is_required() -> None:
+    def names(requirements: list[str]) -> set[str]:
+        return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+    required, dev = names(PROJECT["dependencies"]), names(PROJECT["optional-dependencies"]["dev"])
+    assert imported("comics") <= required
+    assert imported("tests", "benchmarks") <= required | dev
 
 
 def locked() -> dict[str, list[str]]:
