@@ -160,16 +160,35 @@ def side_by_side() -> int:
 def _snakemake(*arguments: str, environment: Mapping[str, str] | None = None) -> int:
     """Run Snakemake of this environment, with `environment` added to this process's own; return its exit code.
 
-    An interruption is passed on to it and its steps, once, and waited for: it then lifts its lock.
+    On a terminal, bars below its output tell how far it is. An interruption is passed on to it and its steps, once, and
+    waited for: it then lifts its lock.
     """
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    with subprocess.Popen(command, start_new_session=True, env={**os.environ, **(environment or {})}) as process:
+    from rich.console import Console
+
+    from comics.watch import follow
+
+    console = Console(stderr=True)
+    watched = console.is_terminal
+    with subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *arguments],
+        start_new_session=True,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE if watched else None,
+        stderr=subprocess.STDOUT if watched else None,
+        text=True,
+        bufsize=1,
+    ) as process:
+        shown = follow(process, console) if watched else None
         try:
-            return process.wait()
+            process.wait()
         except KeyboardInterrupt:
             os.killpg(process.pid, signal.SIGINT)
             process.wait()
             raise
+        finally:
+            if shown is not None:
+                shown.join()
+        return process.returncode
 
 
 def demo(params: Params) -> int:

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-LINE_SECONDS = 20.0
+LINE_SECONDS = 10.0
 """Between two lines where the output is a file, so that a log tells the time left too."""
 
 
