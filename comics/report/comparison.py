@@ -54,7 +54,7 @@ def compare_table(params: Params, name: str, p_values: PValues, root: Path = Pat
         by_run = {row.measured[split].run.name: row.measured[split] for row in rows if row.measured is not None}
         measured = list(by_run.values())
         if len(measured) > 1:
-            require([(detections_path(one.run, split), one.run.digest) for one in measured], root)
+            require([(detections_path(one.run, split), one.run) for one in measured], root)
         truth = root / "data" / params.dataset / split / "annotations.json"
         for task in table.tasks:
             for metric in METRICS:

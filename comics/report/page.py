@@ -36,10 +36,12 @@ from comics.params import (
 from comics.report import reported
 from comics.report.gallery import read_photo, run_title, verdict_text
 from comics.report.results import (
+    NotCurrent,
     Row,
     is_current,
     read_rows,
     read_run,
+    renewal,
     resolved_runs,
     scores_path,
 )
@@ -97,7 +99,8 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
         except UserError as error:
             lines = error.message.splitlines()
             more = f" And {len(lines) - 1} more." if len(lines) > 1 else ""
-            warnings.append(f"{lines[0]}{more} Make what is missing with: snakemake {target}")
+            command = renewal([target], error.outdated if isinstance(error, NotCurrent) else ())
+            warnings.append(f"{lines[0]}{more} Make what is missing with: {command}")
             return None, warnings[-1]
 
     tables = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from comics.errors import UserError
+from comics.files import read_json
 from comics.params import Params, ResolvedRun, TableParams, TableRow
 from comics.provenance import read_sidecar
 
@@ -76,24 +77,64 @@ def is_current(params: Params, run: str, split: str, root: Path = Path()) -> boo
     return all(state(scores_path(one, split), one.digest, root) == "current" for one in resolved_runs(params, run))
 
 
-def require(wanted: Iterable[tuple[Path, str]], root: Path = Path()) -> None:
-    """Check that every (path, digest) is there and current.
+class NotCurrent(UserError):
+    """Results are missing, or of another version of their run.
+
+    Args:
+        problems: what is wrong with each.
+        targets: these results.
+        outdated: what Snakemake has to be told to make anew for them.
+    """
+
+    def __init__(self, problems: Sequence[str], targets: Iterable[Path], outdated: Iterable[Path]) -> None:
+        super().__init__("\n".join(problems), f"Renew with: {renewal(targets, outdated)}")
+        self.outdated = tuple(outdated)
+
+
+def renewal(targets: Iterable[Path | str], outdated: Iterable[Path]) -> str:
+    """The command that makes `targets` out of new versions of `outdated`."""
+    command = ["snakemake", *map(str, targets)]
+    forced = list(dict.fromkeys(map(str, outdated)))
+    return shlex.join([*command, "--forcerun", *forced] if forced else command)
+
+
+def outdated_file(path: Path, run: ResolvedRun, root: Path = Path()) -> Path | None:
+    """The first file on the way to the result `path` of `run` that is there, but made by another version of the run.
+
+    Snakemake takes a file that it did not make itself, or not last, as it is; so it has to be told.
+    """
+    model, described = run.folder / "model.pt", root / run.folder / "run.json"
+    if (root / model).exists() and described.exists():
+        facts = read_json(described)
+        if not isinstance(facts, dict) or facts.get("checkpoint_digest") != run.checkpoint_digest:
+            return model
+    detections = detections_path(run, path.name.split(".")[0])
+    return next((file for file in (detections, path) if state(file, run.digest, root) == "stale"), None)
+
+
+def require(wanted: Iterable[tuple[Path, ResolvedRun]], root: Path = Path()) -> None:
+    """Check that every result (its path, and the run that makes it) is there and current.
 
     Raises:
-        UserError: names all that are not; the remedy is one Snakemake command that makes exactly these.
+        NotCurrent: names all that are not; the remedy is one Snakemake command that makes exactly these.
     """
-    problems, targets = [], []
-    for path, digest in dict.fromkeys(wanted):
-        found = state(path, digest, root)
+    problems, targets, outdated = [], [], []
+    for path, run in dict(wanted).items():
+        found = state(path, run.digest, root)
+        if found == "current":
+            continue
         if found == "missing":
             problems.append(f"{path}: no such result.")
-        elif found == "stale":
+        else:
             told = read_sidecar(root / path).get("digest", "missing")
-            problems.append(f"{path}: made by another version of its run (digest {told}, params.yaml gives {digest}).")
-        if found != "current":
-            targets.append(str(path))
+            problems.append(
+                f"{path}: made by another version of its run (digest {told}, params.yaml gives {run.digest})."
+            )
+        targets.append(path)
+        if (file := outdated_file(path, run, root)) is not None:
+            outdated.append(file)
     if problems:
-        raise UserError("\n".join(problems), f"Renew with: snakemake {shlex.join(targets)}")
+        raise NotCurrent(problems, targets, outdated)
 
 
 def read_scores(path: Path) -> dict[Key, float | None]:
@@ -130,7 +171,7 @@ def read_run(params: Params, run: str, split: str, root: Path = Path()) -> Measu
         UserError: a result is missing or its run has since changed.
     """
     resolved = resolved_runs(params, run)
-    require([(scores_path(one, split), one.digest) for one in resolved], root)
+    require([(scores_path(one, split), one) for one in resolved], root)
     return Measured(
         run=resolved[0],
         split=split,
@@ -181,7 +222,7 @@ def read_rows(
             measured.append(row)
     require(
         [
-            (scores_path(one, split), one.digest)
+            (scores_path(one, split), one)
             for row in measured
             for split in splits
             for one in resolved_runs(params, row.run or "")
@@ -204,12 +245,13 @@ def stale_rows(params: Params, table: TableParams, splits: Sequence[str], root: 
     warnings = []
     for row in table.rows:
         if row.optional and row.run is not None:
-            paths = [(scores_path(one, s), one.digest) for s in splits for one in resolved_runs(params, row.run)]
-            stale = [str(path) for path, digest in paths if state(path, digest, root) == "stale"]
+            paths = {scores_path(one, s): one for s in splits for one in resolved_runs(params, row.run)}
+            stale = {path: one for path, one in paths.items() if state(path, one.digest, root) == "stale"}
             if stale:
+                outdated = [outdated_file(path, one, root) or path for path, one in stale.items()]
                 warnings.append(
                     f"The paper's row stands in for {row.run}: its results are of another version of the run. "
-                    f"Renew with: snakemake {shlex.join(stale)}"
+                    f"Renew with: {renewal(stale, outdated)}"
                 )
     return warnings
 

@@ -154,7 +154,7 @@ def add_detections(
     """
     resolved = resolved_runs(params, run)[0]
     detections, scores = detections_path(resolved, split), scores_path(resolved, split)
-    require([(detections, resolved.digest), (scores, resolved.digest)], root)
+    require([(detections, resolved), (scores, resolved)], root)
     least = thresholds(read_scores(root / scores), score)
     by_image: dict[int, list[Face]] = {}
     for one in read_json(root / detections):
@@ -211,10 +211,7 @@ def comparison_samples(params: Params, figure: ComparisonFigure, root: Path = Pa
     for split in figure.splits:
         for run in dict.fromkeys(figure.runs):
             resolved = resolved_runs(params, run)[0]
-            wanted += [
-                (detections_path(resolved, split), resolved.digest),
-                (scores_path(resolved, split), resolved.digest),
-            ]
+            wanted += [(detections_path(resolved, split), resolved), (scores_path(resolved, split), resolved)]
     require(wanted, root)
     picked: dict[str, list[Sample]] = {}
     for split in figure.splits:

@@ -104,7 +104,7 @@ def compute(params: Params, name: str, compare_runs: CompareRuns, root: Path = P
     """
     study = study_params(params, name)
     runs = {row.run: resolved_runs(params, row.run) for row in study.rows}
-    require([(detections_path(one, study.split), one.digest) for arm in runs.values() for one in arm], root)
+    require([(detections_path(one, study.split), one) for arm in runs.values() for one in arm], root)
     files = {run: [root / detections_path(one, study.split) for one in arm] for run, arm in runs.items()}
     baseline = study.rows[0].run
     gains = compare_runs(
@@ -136,7 +136,7 @@ def read_effects(params: Params, name: str, root: Path = Path()) -> list[Effect]
     wanted = {"digests": digests(params, study), "samples": study.samples, "split": study.split}
     if any(content.get(key) != value for key, value in wanted.items()):
         problem = "made of other versions of its runs" if content else "no such result"
-        raise UserError(f"{path}: {problem}.", f"Renew with: snakemake {path}")
+        raise UserError(f"{path}: {problem}.", f"Renew with: snakemake {'--force ' if content else ''}{path}")
     gains = content["gains"]
     effects = []
     for number, row in enumerate(study.rows):

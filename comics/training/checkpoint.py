@@ -28,9 +28,10 @@ def load_weights(path: str | os.PathLike[str], run: ResolvedRun) -> dict[str, to
     Raises:
         UserError: the file is absent, is no checkpoint, or comes from a run that has since changed.
     """
-    renew = f"Train it with: snakemake --cores 1 {run.folder / 'model.pt'} --resources gpu=1"
+    target = run.folder / "model.pt"
     if not Path(path).exists():
-        raise UserError(f"{path}: no such checkpoint.", renew)
+        raise UserError(f"{path}: no such checkpoint.", f"Train it with: snakemake {target}")
+    renew = f"Train it with: snakemake --force {target}"  # without --force, one that it did not make would do
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
         digest, state = content["digest"], content["state_dict"]

@@ -72,7 +72,8 @@ def fabricate(params: Params, folder: Path) -> None:
     for run in dict.fromkeys(map(params.canonical, params.runs)):
         for seed in params.seeds(run):
             resolved = params.resolve(run, seed)
-            write_json(folder / resolved.folder / "run.json", {"digest": resolved.digest})
+            described = {"digest": resolved.digest, "checkpoint_digest": resolved.checkpoint_digest}
+            write_json(folder / resolved.folder / "run.json", described)
             (folder / resolved.folder / "model.pt").write_bytes(b"weights")
             for split in TEST_SPLITS:
                 path = folder / resolved.folder / f"{split}.detections.json"

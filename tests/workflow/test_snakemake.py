@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 from fabricate import Run, edit, planned
+
+from comics.files import write_json
+from comics.params import TEST_SPLITS, load
+from comics.provenance import write_sidecar
 
 TABLE = "reports/table_iv.tex"
 
@@ -70,3 +76,45 @@ def test_steps_choose_their_threads_themselves(project: Path, run: Run) -> None:
     threads, comics = (project / "threads.txt").read_text().splitlines()
     assert threads == "unset 3"  # the user's choice is kept
     assert Path(comics).is_file()
+
+
+def test_the_command_that_a_refusal_prints_renews_what_snakemake_did_not_make(made_project: Path, run: Run) -> None:
+    """Of these results it has no record, and would leave them as they are."""
+    params, folder = made_project / "params.yaml", "results/mini/da/seed0"
+    both = [f"{folder}/test_dev.csv", f"{folder}/test_challenge.csv"]
+
+    def refusal(module: str, *words: str) -> list[str]:
+        """The arguments of `snakemake` in the remedy."""
+        text = run(module, *words, cwd=made_project, code=2).stdout
+        (command,) = re.findall(r"^(?:Renew|Train it) with: snakemake (.*)$", text, re.MULTILINE)
+        return shlex.split(command)
+
+    def plan(*words: str) -> dict[str, int]:
+        return planned(run("snakemake", "-n", *words, cwd=made_project).stdout)
+
+    edit(params, "{title: BlendMask + DA, components: [views]}", "{components: [views], training: {lr: 0.03}}")
+    words = refusal("comics", "table", "table_iv")
+    assert words == [*both, "--forcerun", f"{folder}/model.pt"]
+    assert plan(*both) == {}
+    assert plan(*words) == {"train": 1, "predict": 1, "evaluate": 2}
+    (made_project / both[0]).unlink()  # missing is not enough either: made from these detections, it would be as stale
+    assert refusal("comics", "table", "table_iv") == words
+    assert plan(*words) == {"train": 1, "predict": 1, "evaluate": 2}
+    page = run("comics", "page", cwd=made_project).stdout
+    assert f"snakemake reports/table_iv.tex --forcerun {folder}/model.pt\n" in page
+
+    # The weights are of the run as it is now (`comics train da`), and then the detections, too.
+    resolved = load("params.yaml").resolve("da", 0)
+    write_json(made_project / folder / "run.json", {"checkpoint_digest": resolved.checkpoint_digest})
+    words = refusal("comics", "table", "table_iv")
+    assert words == [*both, "--forcerun", *(f"{folder}/{split}.detections.json" for split in TEST_SPLITS)]
+    assert plan(*words) == {"predict": 1, "evaluate": 2}
+    for split in TEST_SPLITS:
+        write_sidecar(f"{folder}/{split}.detections.json", {"digest": resolved.digest})
+    words = refusal("comics", "table", "table_iv")
+    assert words == [*both, "--forcerun", both[1]]
+    assert plan(*words) == {"evaluate": 2}
+
+    words = refusal("comics", "predict", "da", "--split", "test_dev")  # these weights are none
+    assert words == ["--force", f"{folder}/model.pt"]
+    assert plan(*words) == {"train": 1}

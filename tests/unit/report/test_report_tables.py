@@ -149,9 +149,8 @@ def test_results_of_a_changed_run_are_refused_with_the_command(project):
     )
     with pytest.raises(UserError, match="another version of its run") as caught:
         build(project, "table_iv")
-    assert caught.value.remedy == (
-        "Renew with: snakemake results/mini/da/seed0/test_dev.csv results/mini/da/seed0/test_challenge.csv"
-    )
+    both = "results/mini/da/seed0/test_dev.csv results/mini/da/seed0/test_challenge.csv"
+    assert caught.value.remedy == f"Renew with: snakemake {both} --forcerun {both}"
 
 
 def test_runs_that_resolve_to_the_same_share_results(project):
