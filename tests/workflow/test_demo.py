@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from fabricate import Run
 
-from comics.pipeline import DEMO_TARGETS, wait_for_others, working_here
+from comics import pipeline
+from comics.params import load
+from comics.pipeline import DEMO_TARGETS, side_by_side, wait_for_others, working_here
 
 
 def test_a_second_demo_does_nothing_and_says_so_even_after_a_kill(made_project: Path, run: Run) -> None:
@@ -60,3 +63,42 @@ def test_an_interrupted_demo_leaves_neither_lock_nor_process(project: Path) -> N
     assert "Interrupted" in rest
     assert not list((project / ".snakemake/locks").glob("*"))
     assert working_here(lambda words: "comics" in " ".join(words)) == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cores", "gigabytes", "expected"),
+    [
+        (None, 2, 16, 2),
+        (None, 1, 16, 1),
+        (None, 32, 64, 8),
+        (None, 4, 7, 2),
+        (None, 4, 1, 1),
+        ("/bin/nvidia-smi", 16, 64, 1),
+    ],
+)
+def test_trainings_stand_side_by_side_where_cores_and_memory_allow(
+    monkeypatch, gpu, cores, gigabytes, expected
+) -> None:
+    class Memory:
+        available = gigabytes * 2**30
+
+    monkeypatch.setattr(pipeline.shutil, "which", lambda _: gpu)
+    monkeypatch.setattr(pipeline, "cores", lambda: cores)
+    monkeypatch.setattr(pipeline.psutil, "virtual_memory", Memory)
+    assert side_by_side() == expected
+
+
+def test_the_demo_gives_each_training_its_share_of_the_cores(monkeypatch, project: Path) -> None:
+    called = []
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(pipeline, "side_by_side", lambda: 2)
+    monkeypatch.setattr(pipeline, "cores", lambda: 5)
+    monkeypatch.setattr(
+        pipeline, "_snakemake", lambda *words, environment=None: called.append((words, environment)) or 1
+    )
+    assert pipeline.demo(load(project / "params.yaml")) == 1
+    words, environment = called[-1]
+    assert words[: len(DEMO_TARGETS)] == DEMO_TARGETS
+    assert words[words.index("--resources") :][:2] == ("--resources", "gpu=2")
+    assert {"train=2", "predict=2"} <= set(words)
+    assert environment == {"OMP_NUM_THREADS": "2"}
