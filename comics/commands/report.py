@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+INCOMPLETE = 946684800
+"""Time stamp (2000-01-01) of what was rendered without results that it should show. Snakemake makes nothing for a file
+that is there and newer than its inputs, though some be missing; one that is older than the code it makes again."""
+
 ParamsOption = Annotated[Path, typer.Option("--params", help="The file that says what there is to render.")]
+
+
+def _written(paths: Iterable[Path], complete: bool = True) -> None:
+    for path in paths:
+        print(path)
+        if not complete:
+            os.utime(path, (INCOMPLETE, INCOMPLETE))
 
 
 def table(
@@ -18,22 +31,25 @@ def table(
     ] = None,
     delta: Annotated[bool, typer.Option("--delta", help="Ours minus the paper's, coloured.")] = False,
     available: Annotated[
-        bool, typer.Option("--available", help="Show the paper's row for a run that has not been made.")
+        bool,
+        typer.Option("--available", help="Show the paper's row for a run that has not been made; without one, none."),
     ] = False,
     params: ParamsOption = Path("params.yaml"),
 ) -> None:
     """Render a table of params.yaml: LaTeX, Markdown and CSV."""
     from comics.params import load
-    from comics.report.results import stale_rows
+    from comics.report.results import not_made, stale_rows
     from comics.report.tables import build, table_params, write
 
     loaded = load(params)
     entry = table_params(loaded, name)
     for warning in stale_rows(loaded, entry, entry.splits):
         print(warning, file=sys.stderr)
+    runs = not_made(loaded, entry, entry.splits) if available else []
+    if runs:
+        print(f"Not made yet: {', '.join(runs)}. Make them with: snakemake reports/{name}.tex", file=sys.stderr)
     path = output or Path("reports") / f"{name}{'_delta' if delta else ''}.tex"
-    for written in write(build(loaded, name, delta=delta, available=available), path):
-        print(written)
+    _written(write(build(loaded, name, delta=delta, available=available), path), complete=not runs)
 
 
 def figure(
@@ -42,14 +58,39 @@ def figure(
         Path | None,
         typer.Option(help="PDF to write; .svg and .png go beside it. [default: reports/figures/NAME.pdf]"),
     ] = None,
+    available: Annotated[
+        bool,
+        typer.Option(
+            "--available", help="Where results have not been made, keep the figure that is there, or say so in it."
+        ),
+    ] = False,
     params: ParamsOption = Path("params.yaml"),
 ) -> None:
     """Render a figure of params.yaml: PDF, SVG and PNG."""
     from comics.params import load
-    from comics.report.figures import draw
+    from comics.report.figures import FORMATS, draw, draw_placeholder
+    from comics.report.results import NotMade, not_made, renewal
 
-    for written in draw(load(params), name, output or Path("reports/figures") / f"{name}.pdf"):
-        print(written)
+    loaded = load(params)
+    path = output or Path("reports/figures") / f"{name}.pdf"
+    try:
+        paths = draw(loaded, name, path, available=available)
+    except NotMade as missing:
+        if not available:
+            raise
+        command = renewal([f"reports/figures/{name}.pdf"], missing.outdated)
+        problem = f"{missing.message}\nMake it with: {command}"
+        print(problem, file=sys.stderr)
+        if all(path.with_suffix(suffix).exists() for suffix in FORMATS):
+            print("What an earlier call wrote is kept.", file=sys.stderr)
+        else:
+            _written(draw_placeholder(loaded, name, path, problem), complete=False)
+        return
+    entry = loaded.figures[name]
+    runs = not_made(loaded, loaded.tables[entry.table], [entry.split]) if entry.kind == "scatter" else []
+    if runs:
+        print(f"Not made yet: {', '.join(runs)}. Make them with: snakemake reports/figures/{name}.pdf", file=sys.stderr)
+    _written(paths, complete=not runs)
 
 
 def page(

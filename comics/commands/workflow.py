@@ -44,6 +44,7 @@ def metrics(
     from comics.params import load
     from comics.pipeline import write_metrics
 
+    folder.mkdir(parents=True, exist_ok=True)  # DVC expects it, also while there are no runs
     print(f"{folder} and {scores}: {write_metrics(load(), folder, scores)} runs.")
 
 

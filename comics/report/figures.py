@@ -6,9 +6,11 @@ fonts that come with matplotlib. The digests of the runs drawn stand in each fil
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,23 +77,37 @@ def save(figure: Figure, output: Path, title: str, runs: Mapping[str, str]) -> l
     return paths
 
 
-def draw(params: Params, name: str, output: Path, root: Path = Path()) -> list[Path]:
+def draw(params: Params, name: str, output: Path, root: Path = Path(), *, available: bool = False) -> list[Path]:
     """Draw figure `name` of params.yaml from the results below `root`; return the paths written.
 
+    With `available`, a scatter is drawn without the runs that have not been made.
+
     Raises:
-        UserError: no such figure; results are missing or stale.
+        UserError: no such figure; results are stale, or missing (`NotMade`).
     """
     if name not in params.figures:
         raise UserError(f"{params.path}: figures: there is no figure '{name}'.", did_you_mean(name, params.figures))
     entry = params.figures[name]
     if isinstance(entry, ScatterFigure):
-        return _draw_scatter(params, entry, output, root)
+        return _draw_scatter(params, entry, output, root, available)
     from comics.report.gallery import draw_comparison, draw_examples
 
     if isinstance(entry, ExamplesFigure):
         return draw_examples(params, entry, output, root)
     assert isinstance(entry, ComparisonFigure)
     return draw_comparison(params, entry, output, root)
+
+
+def draw_placeholder(params: Params, name: str, output: Path, problem: str) -> list[Path]:
+    """Write `problem` in place of figure `name`, as wide as that; return the paths written."""
+    entry = params.figures[name]
+    width, size = entry.style.width, entry.style.font_size
+    columns = int(width * 72 / (0.6 * size))
+    lines = [part for line in problem.splitlines() for part in textwrap.wrap(line, columns)]
+    with canvas(width, (len(lines) + 4) * 1.4 * size / 72, size) as canvas_:
+        text = "\n".join([f"{name} is not made yet.", *lines])
+        canvas_.text(0.5, 0.5, text, ha="center", va="center", color="#444444", parse_math=False)
+        return save(canvas_, output, entry.caption, {})
 
 
 # ---------------------------------------------------------------------------------------------------------- scatter
@@ -109,14 +125,16 @@ class Point:
     run: str | None = None
 
 
-def scatter_points(params: Params, figure: ScatterFigure, task: str, root: Path = Path()) -> list[Point]:
+def scatter_points(
+    params: Params, figure: ScatterFigure, task: str, root: Path = Path(), *, available: bool = False
+) -> list[Point]:
     """The points of one panel: measured runs, and the paper's value of every row that has one.
 
     A row measured here is drawn twice, measured and as reported, joined by a line, unless the paper has a dash for it.
     """
     table = params.tables[figure.table]
     points = []
-    for row in read_rows(params, table, [figure.split], root):
+    for row in read_rows(params, table, [figure.split], root, available=available):
         label = plain(row.name)
         star = row.params.run in figure.highlight
         if row.measured is not None:
@@ -139,13 +157,14 @@ def axis_title(metric: str) -> str:
     return f"{plain(metric)} (%, {'higher' if higher_is_better(metric) else 'lower'} is better)"
 
 
-def _draw_scatter(params: Params, figure: ScatterFigure, output: Path, root: Path) -> list[Path]:
+def _draw_scatter(params: Params, figure: ScatterFigure, output: Path, root: Path, available: bool) -> list[Path]:
     table = params.tables[figure.table]
-    rows = read_rows(params, table, [figure.split], root)
+    rows = read_rows(params, table, [figure.split], root, available=available)
     style = figure.style
     with canvas(style.width, style.height, style.font_size) as canvas_:
         axes = canvas_.subplots(1, len(figure.tasks), squeeze=False)[0]
-        panels = [(ax, scatter_points(params, figure, task, root)) for ax, task in zip(axes, figure.tasks, strict=True)]
+        points_of = partial(scatter_points, params, figure, root=root, available=available)
+        panels = [(ax, points_of(task)) for ax, task in zip(axes, figure.tasks, strict=True)]
         for number, ((ax, points), task) in enumerate(zip(panels, figure.tasks, strict=True)):
             ax.set_title(f"({'abcdefgh'[number]}) {TASK_NAMES[task]}")
             ax.set_xlabel(axis_title(figure.x))

@@ -81,14 +81,18 @@ class NotCurrent(UserError):
     """Results are missing, or of another version of their run.
 
     Args:
-        problems: what is wrong with each.
-        targets: these results.
+        message: what is wrong with each.
+        remedy: the command.
         outdated: what Snakemake has to be told to make anew for them.
     """
 
-    def __init__(self, problems: Sequence[str], targets: Iterable[Path], outdated: Iterable[Path]) -> None:
-        super().__init__("\n".join(problems), f"Renew with: {renewal(targets, outdated)}")
+    def __init__(self, message: str, remedy: str, outdated: Iterable[Path] = ()) -> None:
+        super().__init__(message, remedy)
         self.outdated = tuple(outdated)
+
+
+class NotMade(NotCurrent):
+    """All that is wrong is that results, or a dataset, are missing."""
 
 
 def renewal(targets: Iterable[Path | str], outdated: Iterable[Path]) -> str:
@@ -116,9 +120,11 @@ def require(wanted: Iterable[tuple[Path, ResolvedRun]], root: Path = Path()) -> 
     """Check that every result (its path, and the run that makes it) is there and current.
 
     Raises:
-        NotCurrent: names all that are not; the remedy is one Snakemake command that makes exactly these.
+        NotCurrent: names all that are not; the remedy is one Snakemake command that makes exactly these. `NotMade` where
+            all of them are missing.
     """
     problems, targets, outdated = [], [], []
+    kind: type[NotCurrent] = NotMade
     for path, run in dict(wanted).items():
         found = state(path, run.digest, root)
         if found == "current":
@@ -126,6 +132,7 @@ def require(wanted: Iterable[tuple[Path, ResolvedRun]], root: Path = Path()) -> 
         if found == "missing":
             problems.append(f"{path}: no such result.")
         else:
+            kind = NotCurrent
             told = read_sidecar(root / path).get("digest", "missing")
             problems.append(
                 f"{path}: made by another version of its run (digest {told}, params.yaml gives {run.digest})."
@@ -134,7 +141,7 @@ def require(wanted: Iterable[tuple[Path, ResolvedRun]], root: Path = Path()) -> 
         if (file := outdated_file(path, run, root)) is not None:
             outdated.append(file)
     if problems:
-        raise NotCurrent(problems, targets, outdated)
+        raise kind("\n".join(problems), f"Renew with: {renewal(targets, outdated)}", outdated)
 
 
 def read_scores(path: Path) -> dict[Key, float | None]:
@@ -186,7 +193,7 @@ class Row:
 
     params: TableRow
     measured: dict[str, Measured] | None
-    """Scores by split; None where the paper's row stands in."""
+    """Scores by split; None where the paper's row stands in, or none."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -205,20 +212,23 @@ def read_rows(
     """The rows of `table` with their scores on `splits`.
 
     An optional row without current results has none, on any of the splits, if the paper's row can stand in; with
-    `available`, so has any other row whose run has not been made at all.
+    `available`, so has any other row that lacks results and has none of another version of its run, also where there is
+    no row of the paper.
 
     Raises:
-        UserError: results of other rows are missing or no longer of their run: all of them, with the command.
+        NotCurrent: results of other rows are missing or no longer of their run: all of them, with the command.
     """
     measured: list[TableRow] = []
     for row in table.rows:
-        not_made = row.run is not None and not any(
-            (root / scores_path(one, split)).exists() for split in splits for one in resolved_runs(params, row.run)
-        )
-        stands_in = row.paper is not None and (row.optional or (available and not_made))
-        if row.run is not None and not (
-            stands_in and not all(is_current(params, row.run, split, root) for split in splits)
-        ):
+        if row.run is None:
+            continue
+        found = {
+            state(scores_path(one, split), one.digest, root)
+            for split in splits
+            for one in resolved_runs(params, row.run)
+        }
+        lacks = available and "missing" in found and "stale" not in found
+        if not lacks and (found == {"current"} or not (row.optional and row.paper is not None)):
             measured.append(row)
     require(
         [
@@ -237,6 +247,17 @@ def read_rows(
             else None,
         )
         for row in table.rows
+    ]
+
+
+def not_made(params: Params, table: TableParams, splits: Sequence[str], root: Path = Path()) -> list[str]:
+    """Rows that are not optional and lack results: for a warning beside what is rendered without them."""
+    return [
+        row.run
+        for row in table.rows
+        if row.run is not None
+        and not row.optional
+        and not all((root / scores_path(one, s)).exists() for s in splits for one in resolved_runs(params, row.run))
     ]
 
 

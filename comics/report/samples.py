@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comics.classes import CLASSES, class_label
-from comics.errors import UserError
 from comics.files import read_json
 from comics.params import ComparisonFigure, ExamplesFigure, Params
-from comics.report.results import Key, detections_path, read_scores, require, resolved_runs, scores_path
+from comics.report.results import Key, NotMade, detections_path, read_scores, require, resolved_runs, scores_path
 
 HIT, WRONG, FALSE_ALARM, MISS = "hit", "wrong class", "false alarm", "miss"
 """A detection on a face of its class, on a face of the other class, on no face (or on one already found); a face that
@@ -115,7 +114,7 @@ def read_samples(params: Params, split: str, root: Path = Path()) -> list[Sample
     """
     path = annotations_path(params, split)
     if not (root / path).exists():
-        raise UserError(f"{path}: no such file.", f"Make the dataset with: snakemake {path}")
+        raise NotMade(f"{path}: no such file.", f"Make the dataset with: snakemake {path}")
     content = read_json(root / path)
     samples = {
         image["id"]: Sample(

@@ -250,12 +250,15 @@ def _remarks(params: Params, rows: list[Row], delta: bool, marked: bool) -> list
     if not delta:
         if any(row.params.paper and row.measured for row in rows):
             remarks.append(f"Paper, in grey: as printed, on {reported.DATASET}.")
-        if any(row.measured is None for row in rows):
+        if any(row.params.paper and row.measured is None for row in rows):
             remarks.append(f"†, in italics: the paper's row as reported, on {reported.DATASET}; not measured here.")
         if len(measured) > 1:
             remarks.append("Best of ours in bold, second underlined.")
         if marked:
             remarks.append("≈: not significantly different from the best of ours.")
+    left_out = [row.name for row in rows if row.params.paper is None and row.measured is None]
+    if left_out:
+        remarks.append(f"Not made yet: {listing(left_out)}.")
     remarks.append("Percent; AP: higher is better, oLRP: lower is better.")
     return remarks
 
@@ -263,7 +266,7 @@ def _remarks(params: Params, rows: list[Row], delta: bool, marked: bool) -> list
 def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False, available: bool = False) -> Table:
     """Table `name` of params.yaml with the results below `root`.
 
-    With `available`, the paper's row stands in for a run that has not been made.
+    With `available`, the paper's row stands in for a run that has not been made; without one, the row is left out.
 
     Raises:
         UserError: no such table; a row names no row of the paper's table; results are missing or stale.

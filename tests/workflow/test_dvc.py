@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from fabricate import ROOT, Run, edit
+from fabricate import ROOT, Run, edit, fabricate_scores, planned
 
 from comics.params import load
 
@@ -70,6 +70,48 @@ def test_repro_renders_what_changed_and_nothing_else(made_project: Path, run: Ru
 def test_a_run_that_was_never_made_shows_the_papers_row(project: Path, run: Run) -> None:
     run("dvc", "repro", "--single-item", "inputs", "table@table_v", cwd=_without_git(project))
     assert (project / "reports/table_v.md").stat().st_size > 0
+
+
+def test_what_can_be_rendered_is_and_snakemake_makes_the_rest(project: Path, run: Run) -> None:
+    """A checkout with the scores of Table IV's runs, and nothing else."""
+    params = load("params.yaml")
+    for row in params.tables["table_iv"].rows:
+        fabricate_scores(params, project, row.run or "")
+    done = run("dvc", "repro", cwd=_without_git(project))
+    assert len(stages(done.stdout)) == 1 + len(params.tables) + len(params.figures) + 2
+    assert "Traceback" not in done.stdout
+    assert "Make it with: snakemake reports/figures/figure_8.pdf" in done.stdout
+    assert "Not made yet: samples_all, samples_close. Make them with: snakemake reports/table_vi.tex" in done.stdout
+    assert "Make it with: snakemake reports/figures/figure_11.pdf" in done.stdout
+    assert all((project / f"reports/figures/{name}.png").stat().st_size for name in params.figures)
+    assert "up to date" in run("dvc", "status", cwd=project).stdout
+
+    def plan(*targets: str) -> dict[str, int]:
+        return planned(run("snakemake", "-n", *targets, cwd=project).stdout)
+
+    assert plan("reports/table_iv.tex", "reports/figures/figure_9.pdf") == {}
+    # The third run is comics: its scores are there, but the dataset is made anew.
+    made = {"make_dataset": 1, "train": 3, "predict": 3, "evaluate": 6}
+    assert plan("reports/table_vi.tex") == {**made, "table": 1}
+    assert plan("reports/figures/figure_8.png") == {"make_dataset": 1, "figure": 1}
+
+
+def test_nothing_made_is_no_error(project: Path, run: Run) -> None:
+    done = run("dvc", "repro", "metrics", "page", cwd=_without_git(project))
+    assert set(stages(done.stdout)) == {"inputs", "metrics", "page"}
+
+
+def test_a_figure_whose_results_have_gone_is_kept(project: Path, run: Run) -> None:
+    paths = [project / f"reports/figures/figure_8{suffix}" for suffix in (".pdf", ".svg", ".png")]
+    paths[0].parent.mkdir(parents=True)
+    for path in paths:
+        path.write_text("drawn")
+    times = [path.stat().st_mtime_ns for path in paths]
+    done = run("comics", "figure", "figure_8", "--available", cwd=project)
+    assert "data/mini/test_dev/annotations.json: no such file." in done.stdout
+    assert [path.read_text() for path in paths] == ["drawn"] * 3
+    assert [path.stat().st_mtime_ns for path in paths] == times
+    assert "no such file" in run("comics", "figure", "figure_8", cwd=project, code=2).stdout
 
 
 def _without_git(folder: Path) -> Path:

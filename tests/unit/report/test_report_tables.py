@@ -153,6 +153,39 @@ def test_results_of_a_changed_run_are_refused_with_the_command(project):
     assert caught.value.remedy == f"Renew with: snakemake {both} --forcerun {both}"
 
 
+def test_what_is_available_is_shown_without_the_rest(project):
+    project.scores([run for run in TABLE_IV if run != "da"])
+    (project.root / "results/mini/fea/seed0/test_dev.csv").unlink()  # half of a run is none
+    project.edit(
+        '      - {label: ["yes", "no", "no"], run: da, paper: DA}\n',
+        '      - {label: ["yes", "no", "no"], run: da}\n      - {label: ["no", "yes", "no"], run: fea}\n',
+    )
+    table = tables.build(project.params, "table_iv", project.root, available=True)
+    lines = table.blocks["test_challenge"]
+    assert {line.run for line in lines} == {None, *TABLE_IV} - {"da", "fea"}
+    assert [line.paper for line in lines if line.kind == "reported"] == ["FEA"]
+    assert "Not made yet: yes no no and no yes no." in table.remarks
+    with pytest.raises(UserError, match="no such result"):
+        build(project, "table_iv")
+
+    project.scores(["da"])
+    project.edit(
+        "da:         {title: BlendMask + DA, components: [views]}", "da: {components: [views], training: {lr: 0.5}}"
+    )
+    with pytest.raises(UserError, match="another version of its run"):
+        tables.build(project.params, "table_iv", project.root, available=True)
+
+
+def test_a_table_of_nothing_made_is_still_one(project):
+    project.edit(
+        "\ntables:\n", "\ntables:\n  mine:\n    caption: C\n    columns: [A]\n    rows: [{label: x, run: da}]\n"
+    )
+    table = tables.build(project.params, "mine", project.root, available=True)
+    assert not any(table.blocks.values())
+    assert "Not made yet: x." in tables.to_markdown(table)
+    assert "Not made yet: x." in tables.to_latex(table)
+
+
 def test_runs_that_resolve_to_the_same_share_results(project):
     project.scores(["temperature_007", "temperature_02", "comics"])
     table = build(project, "table_viii")
