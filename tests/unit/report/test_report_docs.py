@@ -1,12 +1,14 @@
 """The examples of docs/reports.md, taken as they stand there, and the table of slips."""
 
+import functools
 import re
 
 import pytest
 from ruamel.yaml import YAML
 
+from comics.evaluation.seeds import compare_runs
 from comics.params import TEST_SPLITS
-from comics.report import figures, reported, tables
+from comics.report import figures, reported, study, tables
 
 from .conftest import REPOSITORY
 
@@ -43,6 +45,16 @@ def test_the_figures_of_the_docs_render(extended, name):
     extended.detections(runs)
     written = figures.draw(extended.params, name, extended.root / f"{name}.pdf", extended.root)
     assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_the_study_of_the_docs_is_computed_and_rendered(extended):
+    extended.dataset(4, splits=["test_challenge"])
+    extended.detections(["warm", "cool"], ["test_challenge"])
+    params = extended.params
+    few = functools.partial(compare_runs, samples=5)
+    study.compute(params, "temperature", lambda *files, samples: few(*files), extended.root)
+    written = study.render(params, "temperature", extended.root / "studies", extended.root)
+    assert "τ = 0.07" in written[1].read_text(encoding="utf-8")
 
 
 def test_the_slips_of_the_docs_are_those_of_the_code():
