@@ -2,6 +2,9 @@
 
 Every entry is checked before anything is computed, because the libraries that match drop, mistake or crash on what they
 do not expect. A message names the file, the first offending entry and how many more there are.
+
+A file is read by types first (`comics.evaluation.layout`); if anything is wrong with it, once more as plain JSON, from
+which the message is made.
 """
 
 from __future__ import annotations
@@ -11,15 +14,17 @@ import math
 import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from operator import attrgetter, itemgetter
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from comics.errors import UserError
+from comics.evaluation.layout import UNSET, Content, Detection, Struct, read_layout
 from comics.evaluation.rle import Texts, as_text, filled, pixels
 from comics.files import read_json
 
@@ -27,6 +32,7 @@ Source = str | os.PathLike[str]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Checked = TypeVar("Checked")
 
 ALL = "all"
 """The average over classes, where else a class is named."""
@@ -112,10 +118,14 @@ def read_ground_truth(source: Source | Mapping[str, Any]) -> GroundTruth:
         UserError: it is no COCO ground truth, or an entry of it is not usable.
     """
     if isinstance(source, Mapping):
-        name, content = "Ground truth", dict(source)
-    else:
-        name, content = str(source), read_json(source)
+        return _ground_truth("Ground truth", dict(source))
+    return _read(source, Content, _ground_truth)
+
+
+def _ground_truth(name: str, content: Any) -> GroundTruth:
     parts = ("images", "annotations", "categories")
+    if isinstance(content, Content):
+        content = {part: getattr(content, part) for part in parts}
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
         swapped = isinstance(content, list) and content and isinstance(content[0], dict) and "score" in content[0]
         raise UserError(
@@ -136,7 +146,7 @@ def read_ground_truth(source: Source | Mapping[str, Any]) -> GroundTruth:
     boxes = check.boxes()
     areas = check.floats("area")
     check.no("area", areas < 0, "negative")
-    crowds = [one.get("iscrowd", 0) for one in entries]
+    crowds = check.column("iscrowd", 0)
     check.no("iscrowd", [one not in (0, 1) for one in crowds], "neither 0 nor 1")
     return GroundTruth(
         name=name,
@@ -160,10 +170,12 @@ def read_detections(source: Source | Sequence[Mapping[str, Any]], truth: GroundT
     Raises:
         UserError: they are no COCO results, or an entry is not usable with this ground truth.
     """
-    if isinstance(source, str | os.PathLike):
-        name, content = str(source), read_json(source)
-    else:
-        name, content = "Detections", source if isinstance(source, Mapping) else list(source)
+    if not isinstance(source, str | os.PathLike):
+        return _detections("Detections", source if isinstance(source, Mapping) else list(source), truth)
+    return _read(source, list[Detection], lambda name, content: _detections(name, content, truth))
+
+
+def _detections(name: str, content: Any, truth: GroundTruth) -> Detections:
     if not isinstance(content, list):
         swapped = isinstance(content, dict) and "annotations" in content
         raise UserError(
@@ -187,6 +199,15 @@ def read_detections(source: Source | Sequence[Mapping[str, Any]], truth: GroundT
     return Detections(name, images, category_ids, scores, boxes, masks)
 
 
+def _read(source: Source, layout: Any, checked: Callable[[str, Any], Checked]) -> Checked:
+    """What `checked` makes of a file by types; where it refuses that, of the file as plain JSON."""
+    typed = read_layout(source, layout)
+    if typed is not None:
+        with suppress(UserError):
+            return checked(str(source), typed)
+    return checked(str(source), read_json(source))
+
+
 def _images(name: str, entries: list[Any]) -> tuple[Ints, Ints]:
     """Ids, ascending, and sizes (height, width)."""
     check = _Checker(name, "images", entries)
@@ -195,7 +216,7 @@ def _images(name: str, entries: list[Any]) -> tuple[Ints, Ints]:
     check.no("id", _repeated(ids), "the same as an earlier one")
     sizes = np.zeros((len(entries), 2), np.int64)
     for column, field in enumerate(("height", "width")):
-        if any(field in one for one in entries):
+        if check.has(field).any():
             sizes[:, column] = check.integers(field)
             check.no(field, sizes[:, column] < 1, "not positive")
     order = np.argsort(ids)
@@ -207,7 +228,7 @@ def _categories(name: str, entries: list[Any]) -> dict[int, str]:
     check.objects()
     ids = check.integers("id")
     check.no("id", _repeated(ids), "the same as an earlier one")
-    names = [one.get("name") for one in entries]
+    names = check.column("name")
     check.no("name", [not isinstance(one, str) or not one for one in names], "not a name")
     check.no("name", [one == ALL for one in names], "this stands for the average over the classes")
     check.no("name", [one in names[:index] for index, one in enumerate(names)], "the same as an earlier one")
@@ -220,16 +241,19 @@ class _Checker:
     Args:
         name: the file.
         part: what the list is called.
-        entries: its elements, as parsed.
+        entries: its elements, as parsed: anything, or all of a type of `comics.evaluation.layout`.
     """
 
     def __init__(self, name: str, part: str, entries: Sequence[Any]) -> None:
         self.name, self.part, self.entries = name, part, entries
+        self.typed = bool(entries) and isinstance(entries[0], Struct)
 
     def no(self, field: str, bad: Any, why: str | Callable[[int], str]) -> None:
         """Refuse the list if any of `bad` (N,) is set."""
         if not np.any(bad):
             return
+        if self.typed:
+            raise UserError(f"{self.name}: {self.part} are not usable.")  # `_read` goes on with plain JSON
         where = np.flatnonzero(bad)
         first = int(where[0])
         place = f"{self.name}: {self.part}[{first}]" + (f".{field}" if field else "")
@@ -242,11 +266,19 @@ class _Checker:
 
     def objects(self) -> None:
         """Check that every entry is an object."""
-        if not set(map(type, self.entries)) <= {dict}:
+        if not self.typed and not set(map(type, self.entries)) <= {dict}:
             self.no("", [not isinstance(one, dict) for one in self.entries], "not an object")
 
-    def column(self, field: str) -> list[Any]:
-        return [one.get(field) for one in self.entries]
+    def column(self, field: str, default: Any = None) -> list[Any]:
+        if self.typed:
+            return list(map(attrgetter(field), self.entries))
+        return [one.get(field, default) for one in self.entries]
+
+    def has(self, field: str) -> Bools:
+        """(N,) whether an entry has `field`."""
+        if self.typed:
+            return np.array([value is not UNSET for value in self.column(field)], bool)
+        return np.array([field in one for one in self.entries], bool)
 
     def integers(self, field: str) -> Ints:
         """(N,) a field that must be an integer."""
@@ -280,7 +312,7 @@ class _Checker:
 
     def all_or_none(self, field: str) -> bool:
         """Whether the entries have `field`; an empty list has every field."""
-        has = np.fromiter((field in one for one in self.entries), bool, len(self.entries))
+        has = self.has(field)
         if has.any():
             self.no(field, ~has, "other entries have it")
         return bool(has.all())
@@ -303,11 +335,13 @@ class _Checker:
 
     def masks(self, chosen: Ints, sizes: Ints) -> Texts:
         """Run lengths as text of the `chosen` entries, which must be masks of `sizes` (N, 2)."""
-        masks = [self.entries[index]["segmentation"] for index in chosen]
-        if not _are_texts(masks):
+        values = self.column("segmentation")
+        masks = values if len(chosen) == len(values) else [values[index] for index in chosen.tolist()]
+        if not self.typed and not _are_texts(masks):
             self._no_of(chosen, [not _is_rle(mask) for mask in masks], lambda _: "not run lengths with size and counts")
+        part = attrgetter if self.typed else itemgetter
         # As floats, which hold every size of an image exactly and integers of any length.
-        told = np.fromiter(chain.from_iterable([mask["size"] for mask in masks]), np.float64).reshape(-1, 2)
+        told = np.fromiter(chain.from_iterable(map(part("size"), masks)), np.float64).reshape(-1, 2)
         wanted = sizes[chosen]
         unknown = (wanted == 0).any(1)
         self._no_of(chosen, unknown, lambda _: "its image has no height and width")
@@ -316,16 +350,14 @@ class _Checker:
             (told != wanted).any(1),
             lambda index: f"size {self.entries[index]['segmentation']['size']} of an image of {sizes[index].tolist()}",
         )
-        counts = [mask["counts"] for mask in masks]
+        counts = list(map(part("counts"), masks))
         bad = [isinstance(one, str) and not one.isascii() for one in counts]
         self._no_of(chosen, bad, lambda _: "its counts are no run lengths")
         self._no_of(chosen, pixels(counts) != told.prod(1), lambda _: "its run lengths do not add up to its size")
-        return Texts(
-            [
-                one if isinstance(one, str) else as_text(one, int(height), int(width))
-                for one, (height, width) in zip(counts, told.tolist(), strict=True)
-            ]
-        )
+        for index, one in enumerate(counts):
+            if not isinstance(one, str):
+                counts[index] = as_text(one, *told[index].astype(int).tolist())
+        return Texts(counts)
 
     def annotation_masks(self, sizes: Ints) -> Texts | None:
         """Run lengths as text of annotations in images of `sizes` (N, 2), from run lengths or polygons."""
@@ -339,8 +371,8 @@ class _Checker:
         compressed = np.flatnonzero(~polygons)
         masks = [""] * len(values)
         texts = self.masks(compressed, sizes)
-        for place, index in enumerate(compressed):
-            masks[index] = texts[place]
+        for index, text in zip(compressed, texts[np.arange(len(texts))], strict=True):
+            masks[index] = text
         for index in np.flatnonzero(polygons):
             masks[index] = filled(values[index], *sizes[index].tolist())
         return Texts(masks)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -222,8 +223,8 @@ def _ious(truth: GroundTruth, found: Detections, task: Task, engine: str, pairs:
         mask_iou = _rle(engine).iou
         sizes = truth.image_sizes[found.images[ours]].tolist()
         values = np.empty(len(keys))
-        for index, (size, one, other) in enumerate(zip(sizes, ours.tolist(), theirs.tolist(), strict=True)):
-            detection, annotation = ({"size": size, "counts": text} for text in (found.masks[one], truth.masks[other]))
+        for index, (size, one, other) in enumerate(zip(sizes, found.masks[ours], truth.masks[theirs], strict=True)):
+            detection, annotation = {"size": size, "counts": one}, {"size": size, "counts": other}
             values[index] = mask_iou([detection], [annotation], [False])[0, 0]
     ious[where] = values[inverse.reshape(-1)]
     return ious
@@ -296,17 +297,16 @@ def _category_numbers(truth: GroundTruth, category_ids: Ints) -> list[int]:
     return (np.searchsorted(np.array(list(truth.categories), np.int64), category_ids) + 1).tolist()
 
 
-def _shapes(truth: GroundTruth, of: GroundTruth | Detections, chosen: Ints, images: Ints) -> Iterator[dict[str, Any]]:
+def _shapes(truth: GroundTruth, of: GroundTruth | Detections, chosen: Ints, images: Ints) -> Iterable[dict[str, Any]]:
     """Box and mask, if there are any, of the `chosen` (M,) entries of `of`, which are in `images` (M,)."""
+    if of.masks is None:
+        return [{} for _ in images] if of.boxes is None else ({"bbox": box} for box in of.boxes[chosen].tolist())
     sizes = truth.image_sizes.tolist()
-    boxes = None if of.boxes is None else of.boxes[chosen].tolist()
-    for place, (index, image) in enumerate(zip(chosen.tolist(), images.tolist(), strict=True)):
-        shape: dict[str, Any] = {}
-        if boxes is not None:
-            shape["bbox"] = boxes[place]
-        if of.masks is not None:
-            shape["segmentation"] = {"size": sizes[image], "counts": of.masks[index]}
-        yield shape
+    masks = ({"size": sizes[i], "counts": text} for i, text in zip(images.tolist(), of.masks[chosen], strict=True))
+    if of.boxes is None:
+        return ({"segmentation": mask} for mask in masks)
+    boxes = of.boxes[chosen].tolist()
+    return ({"bbox": box, "segmentation": mask} for box, mask in zip(boxes, masks, strict=True))
 
 
 def _hotcoco(
@@ -316,38 +316,66 @@ def _hotcoco(
     import hotcoco
 
     gt = hotcoco.COCO(coco_ground_truth(truth))
-    for number, category in _with_objects(truth):
-        chosen = np.flatnonzero(found.category_ids == category)
-        dt = gt.load_res(coco_results(truth, found, chosen))
-        for task in tasks:
-            evaluator = hotcoco.COCOeval(gt, dt, IOU_TYPES[task])
-            params = evaluator.params  # a copy
-            params.img_ids, params.cat_ids = list(range(1, len(truth.image_ids) + 1)), [number]
-            params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
-            params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
-            params.max_dets = [MAX_DETECTIONS]
-            evaluator.params = params
-            evaluator.evaluate()
-            evaluator.accumulate()
-            accumulated = evaluator.eval
-            assert accumulated is not None
-            precision = np.asarray(accumulated["precision"])[:, :, 0, :, -1]
-            if detailed:
-                pairs = _table(evaluator.eval_imgs, chosen, areas)
-            else:
-                # The same matches, but one dictionary for all images: far less to convert than a dictionary for each.
-                diagnostics = evaluator.image_diagnostics(iou_thr=TAU)
-                counted, partner_of = diagnostics["dt_status"], diagnostics["dt_match"]
-                partners = np.zeros(len(chosen) + 1, np.int64)
-                partners[np.fromiter(partner_of, np.int64, len(partner_of))] = np.fromiter(
-                    partner_of.values(), np.int64, len(partner_of)
-                )
-                ids = np.fromiter(counted, np.int64, len(counted))
-                partners = partners[None, ids] - 1
-                pairs = _Pairs(chosen[ids - 1], partners[None] >= 0, np.zeros((1, 1, len(ids)), bool), partners)
-                del diagnostics, counted, partner_of
-            del evaluator, accumulated  # before the next one's
-            yield category, task, precision, pairs
+
+    def handed_over(number: int, chosen: Ints, task: Task) -> Any:
+        evaluator = hotcoco.COCOeval(gt, gt.load_res(_results(truth, found, chosen, number, task)), IOU_TYPES[task])
+        params = evaluator.params  # a copy
+        params.img_ids, params.cat_ids = list(range(1, len(truth.image_ids) + 1)), [number]
+        params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
+        params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
+        params.max_dets = [MAX_DETECTIONS]
+        evaluator.params = params
+        return evaluator
+
+    def computed(evaluator: Any, chosen: Ints, category: int, task: Task) -> tuple[int, Task, Floats, _Pairs]:
+        evaluator.evaluate()
+        evaluator.accumulate()
+        precision = np.asarray(evaluator.eval["precision"])[:, :, 0, :, -1]
+        return (
+            category,
+            task,
+            precision,
+            (_table(evaluator.eval_imgs, chosen, areas) if detailed else _counted(evaluator, chosen)),
+        )
+
+    # hotcoco computes on all cores and without Python's lock; meanwhile the next evaluation is handed over here. No more
+    # than these two, because they fill the memory.
+    with ThreadPoolExecutor(1) as computing:
+        before: Future[tuple[int, Task, Floats, _Pairs]] | None = None
+        for number, category in _with_objects(truth):
+            chosen = np.flatnonzero(found.category_ids == category)
+            for task in tasks:
+                this = computing.submit(computed, handed_over(number, chosen, task), chosen, category, task)
+                if before is not None:
+                    yield before.result()
+                before = this
+        if before is not None:
+            yield before.result()
+
+
+def _results(truth: GroundTruth, found: Detections, chosen: Ints, number: int, task: Task) -> Any:
+    """What hotcoco needs of the `chosen` detections of category `number` for a task; for boxes an array will do."""
+    if task == "segmentation":
+        return coco_results(truth, found, chosen)
+    assert found.boxes is not None
+    columns = (found.images[chosen] + 1, found.boxes[chosen], found.scores[chosen], np.full(len(chosen), number))
+    return np.column_stack(columns)
+
+
+def _counted(evaluator: Any, chosen: Ints) -> _Pairs:
+    """The matches of the `chosen` detections that count, at `TAU` in all areas.
+
+    The same as `_table` tells, but from one dictionary for all images: far less to convert than a dictionary for each.
+    """
+    diagnostics = evaluator.image_diagnostics(iou_thr=TAU, score_thr=np.inf)  # no search for errors in the ground truth
+    counted, partner_of = diagnostics["dt_status"], diagnostics["dt_match"]
+    partners = np.zeros(len(chosen) + 1, np.int64)
+    partners[np.fromiter(partner_of, np.int64, len(partner_of))] = np.fromiter(
+        partner_of.values(), np.int64, len(partner_of)
+    )
+    ids = np.fromiter(counted, np.int64, len(counted))
+    partners = partners[None, ids] - 1
+    return _Pairs(chosen[ids - 1], partners[None] >= 0, np.zeros((1, 1, len(ids)), bool), partners)
 
 
 def _pycocotools(

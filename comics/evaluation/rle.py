@@ -8,13 +8,15 @@ group, plus 32 if another group follows; bit 16 of the last group is the sign.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-_CHARACTERS = 1 << 15
+_CHARACTERS = 1 << 16
 """Decoded at once, which bounds memory."""
+_VALUES = ((np.arange(256) - 48) & 31).astype(np.int64)
+_VALUES[_VALUES > 15] -= 32
+"""Of a group that is the last of its run, by character: five bits with a sign."""
 
 
 class Texts:
@@ -22,14 +24,29 @@ class Texts:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._text = "".join(texts)
-        self._ends = [0, *accumulate(map(len, texts))]
+        self._ends = np.cumsum([0, *map(len, texts)])
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, index: int) -> str:
-        """The run lengths of mask `index`, which is not negative."""
-        return self._text[self._ends[index] : self._ends[index + 1]]
+    def __getitem__(self, chosen: NDArray[np.int64]) -> list[str]:
+        """The run lengths of the `chosen` (M,) masks."""
+        bounds = zip(self._ends[chosen].tolist(), self._ends[chosen + 1].tolist(), strict=True)
+        return [self._text[start:end] for start, end in bounds]
+
+    def pixels(self) -> NDArray[np.int64]:
+        """(N,) pixels that each mask's runs add up to; -1 where they are malformed or a run is negative."""
+        codes = np.frombuffer(self._text.encode("latin-1"), np.uint8)
+        totals = np.zeros(len(self), np.int64)
+        start = 0
+        while start < len(self):
+            fitting = int(np.searchsorted(self._ends, self._ends[start] + _CHARACTERS, side="right")) - 1
+            stop = max(start + 1, fitting)
+            totals[start:stop] = _pixels(
+                codes[self._ends[start] : self._ends[stop]], np.diff(self._ends[start : stop + 1])
+            )
+            start = stop
+        return totals
 
 
 def pixels(counts: Sequence[str | bytes | Sequence[int]]) -> NDArray[np.int64]:
@@ -38,31 +55,21 @@ def pixels(counts: Sequence[str | bytes | Sequence[int]]) -> NDArray[np.int64]:
     texts = [one if isinstance(one, str) else one.decode("latin-1") for one in counts if isinstance(one, str | bytes)]
     totals = np.zeros(len(counts), np.int64)
     totals[listed] = [min(sum(one), 2**62) for one in counts if not isinstance(one, str | bytes)]
-    of_texts = np.zeros(len(texts), np.int64)
-    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-    start = 0
-    while start < len(texts):
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + _CHARACTERS, side="right")))
-        of_texts[start:stop] = _pixels(texts[start:stop])
-        start = stop
-    totals[~listed] = of_texts
+    totals[~listed] = Texts(texts).pixels()
     return totals
 
 
-def _pixels(texts: Sequence[str]) -> NDArray[np.int64]:
-    """`pixels` of texts, decoded together."""
-    totals = np.zeros(len(texts), np.int64)
-    filled = np.flatnonzero(np.fromiter(map(bool, texts), bool, len(texts)))
+def _pixels(codes: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`pixels` of texts of `lengths` (N,) whose characters are `codes`, decoded together."""
+    totals = np.zeros(len(lengths), np.int64)
+    filled = np.flatnonzero(lengths)
     if not len(filled):
         return totals
-    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))[filled]
+    ends = np.cumsum(lengths)[filled]
     starts = np.concatenate([[0], ends[:-1]])
-    group = np.frombuffer("".join(texts).encode("latin-1"), np.uint8) - np.uint8(
-        48
-    )  # characters below 48 wrap to above 63
+    group = codes - np.uint8(48)  # characters below 48 wrap to above 63
     last = (group & 32) == 0
-    malformed = ~last[ends - 1] | np.logical_or.reduceat(group > 63, starts)
+    malformed = ~last[ends - 1] | (np.maximum.reduceat(group, starts) > 63)
     last[ends - 1] = True  # a text that breaks off must not run into the next one
 
     # Values: one a stop, from the characters since the stop before.
@@ -70,8 +77,7 @@ def _pixels(texts: Sequence[str]) -> NDArray[np.int64]:
     first = np.searchsorted(stops, starts)
     width = np.diff(stops, prepend=-1)
     malformed |= np.maximum.reduceat(width, first) > 8
-    value = (group[stops] & 31).astype(np.int64)
-    value -= (value & 16) << 1  # sign
+    value = _VALUES[codes[stops]]
     longer = np.flatnonzero(width > 1)
     for back in range(1, 8):
         value[longer] = (value[longer] << 5) | (group[stops[longer] - back] & 31)
@@ -83,9 +89,9 @@ def _pixels(texts: Sequence[str]) -> NDArray[np.int64]:
     padded = np.zeros(len(value) + 2 + len(value) % 2, np.int64)
     padded[2 : len(value) + 2] = value
     added = padded.reshape(-1, 2).cumsum(axis=0).ravel()
-    number = np.diff(first, append=len(value))
-    odd = (np.arange(len(value)) - np.repeat(first, number)) & 1
-    runs = added[2 : len(value) + 2] - added[np.repeat(first, number) + odd]
+    before = np.repeat(first, np.diff(first, append=len(value)))
+    before += (np.arange(len(value)) - before) & 1
+    runs = added[2 : len(value) + 2] - added[before]
     malformed |= (lead < 0) | (np.minimum.reduceat(runs, first) < 0)
     totals[filled] = np.where(malformed, -1, lead + np.add.reduceat(runs, first))
     return totals

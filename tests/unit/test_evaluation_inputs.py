@@ -136,6 +136,69 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         refused(partial(evaluate, other, found), str(other))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_id": 3},
+        {"image_id": 1.0},
+        {"image_id": True},
+        {"image_id": 2**70},
+        {"category_id": None},
+        {"score": math.nan},
+        {"score": True},
+        {"score": "0.5"},
+        {"score": 10**400},
+        {"bbox": None},
+        {"bbox": [1.0, 2.0, 3.0]},
+        {"bbox": [1.0, 2.0, -1.0, 2.0]},
+        {"segmentation": None},
+        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "a"}},
+        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "\u732b"}},
+        {"segmentation": {"size": [HEIGHT, HEIGHT], "counts": "a"}},
+        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 7]}},
+    ],
+)
+def test_a_file_and_its_content_are_refused_alike(tmp_path: Path, changes: dict[str, Any]) -> None:
+    file = tmp_path / "detections.json"
+    file.write_text(json.dumps(detections(**changes)))
+    checked = read_ground_truth(TRUTH)
+    with pytest.raises(UserError) as of_content:
+        read_detections(json.loads(file.read_text()), checked)
+    refused(lambda: read_detections(file, checked), str(of_content.value).removeprefix("Detections: "), f"{file}: ")
+
+
+@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
+@pytest.mark.parametrize("changes", [{"id": 1}, {"id": "2"}, {"id": None}, {"width": 0, "area": -1, "name": ""}])
+def test_a_ground_truth_file_and_its_content_are_refused_alike(
+    tmp_path: Path, part: str, changes: dict[str, Any]
+) -> None:
+    content = {**TRUTH, part: [TRUTH[part][0], {**TRUTH[part][1], **changes}]}
+    file = tmp_path / "truth.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError) as of_content:
+        read_ground_truth(content)
+    refused(lambda: read_ground_truth(file), str(of_content.value).removeprefix("Ground truth: "), f"{file}: ")
+
+
+@pytest.mark.parametrize("odd", [{}, {"note": math.nan}, {"note": "\u732b"}, {"id": "a", "area": None}])
+def test_a_file_is_read_as_its_content_is(tmp_path: Path, odd: dict[str, Any]) -> None:
+    """Whether it is read by types or, with what those do not take, as plain JSON."""
+    polygons = [{**one, "segmentation": [[20, 20, 60, 20, 60, 60.5]]} for one in TRUTH["annotations"]]
+    truths, found = ({**TRUTH, **odd}, {**TRUTH, "annotations": polygons}), [{**one, **odd} for one in detections()]
+    (tmp_path / "found.json").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+    for content in truths:
+        (tmp_path / "truth.json").write_text(json.dumps(content), encoding="utf-8")
+        of_files = evaluate(tmp_path / "truth.json", tmp_path / "found.json").values
+        of_content = evaluate(content, found).values
+        assert {key: repr(value) for key, value in of_files.items()} == {k: repr(v) for k, v in of_content.items()}
+
+
+def test_bytes_that_are_no_text_are_refused_where_nobody_looks(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    file.write_bytes(json.dumps([{**one, "note": "?"} for one in detections()]).encode().replace(b"?", b"\xff"))
+    refused(lambda: read_detections(file, read_ground_truth(TRUTH)), str(file), "not valid JSON")
+
+
 def test_an_unknown_engine() -> None:
     refused(lambda: evaluate(TRUTH, detections(), engine="hotcocoa"), "hotcocoa", "hotcoco")
 
