@@ -295,7 +295,8 @@ class _Checker:
         """(N,) index into `known`, ascending, of a field that must be one of them."""
         values = self.integers(field)
         indices = np.searchsorted(known, values)
-        self.no(field, ~np.isin(values, known), why)
+        unknown = np.ones(len(values), bool) if not len(known) else known[np.minimum(indices, len(known) - 1)] != values
+        self.no(field, unknown, why)
         return indices
 
     def floats(self, field: str) -> Floats:
@@ -353,11 +354,13 @@ class _Checker:
         counts = list(map(part("counts"), masks))
         bad = [isinstance(one, str) and not one.isascii() for one in counts]
         self._no_of(chosen, bad, lambda _: "its counts are no run lengths")
-        self._no_of(chosen, pixels(counts) != told.prod(1), lambda _: "its run lengths do not add up to its size")
-        for index, one in enumerate(counts):
-            if not isinstance(one, str):
-                counts[index] = as_text(one, *told[index].astype(int).tolist())
-        return Texts(counts)
+        texts = Texts(counts) if set(map(type, counts)) <= {str} else None
+        totals = pixels(counts) if texts is None else texts.pixels()
+        self._no_of(chosen, totals != told.prod(1), lambda _: "its run lengths do not add up to its size")
+        if texts is None:
+            sizes_told = told.astype(int).tolist()
+            texts = Texts([as_text(one, *size) for one, size in zip(counts, sizes_told, strict=True)])
+        return texts
 
     def annotation_masks(self, sizes: Ints) -> Texts | None:
         """Run lengths as text of annotations in images of `sizes` (N, 2), from run lengths or polygons."""

@@ -373,7 +373,7 @@ def _counted(evaluator: Any, chosen: Ints) -> _Pairs:
     partners[np.fromiter(partner_of, np.int64, len(partner_of))] = np.fromiter(
         partner_of.values(), np.int64, len(partner_of)
     )
-    ids = np.fromiter(counted, np.int64, len(counted))
+    ids = np.sort(np.fromiter(counted, np.int64, len(counted)))
     partners = partners[None, ids] - 1
     return _Pairs(chosen[ids - 1], partners[None] >= 0, np.zeros((1, 1, len(ids)), bool), partners)
 

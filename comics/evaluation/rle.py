@@ -36,15 +36,13 @@ class Texts:
 
     def pixels(self) -> NDArray[np.int64]:
         """(N,) pixels that each mask's runs add up to; -1 where they are malformed or a run is negative."""
-        codes = np.frombuffer(self._text.encode("latin-1"), np.uint8)
         totals = np.zeros(len(self), np.int64)
         start = 0
         while start < len(self):
             fitting = int(np.searchsorted(self._ends, self._ends[start] + _CHARACTERS, side="right")) - 1
             stop = max(start + 1, fitting)
-            totals[start:stop] = _pixels(
-                codes[self._ends[start] : self._ends[stop]], np.diff(self._ends[start : stop + 1])
-            )
+            text = self._text[self._ends[start] : self._ends[stop]].encode("latin-1")
+            totals[start:stop] = _pixels(np.frombuffer(text, np.uint8), np.diff(self._ends[start : stop + 1]))
             start = stop
         return totals
 
@@ -97,8 +95,10 @@ def _pixels(codes: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.
     return totals
 
 
-def as_text(counts: bytes | Sequence[int], height: int, width: int) -> str:
-    """Run lengths as text, from bytes or from numbers."""
+def as_text(counts: str | bytes | Sequence[int], height: int, width: int) -> str:
+    """Run lengths as text, from whatever they are."""
+    if isinstance(counts, str):
+        return counts
     if isinstance(counts, bytes):
         return counts.decode("ascii")
     from pycocotools import mask as rle
