@@ -173,5 +173,8 @@ def draw(path: str | Path, prediction: Prediction, threshold: float) -> Image.Im
         label = int(prediction["labels"][index])
         x1, y1, x2, y2 = prediction["boxes"][index].tolist()
         pen.rectangle((x1, y1, x2, y2), outline=colours[label], width=2)
-        pen.text((x1 + 3, y1 + 2), f"{CLASSES[label]} {float(prediction['scores'][index]):.2f}", fill=colours[label])
+        text = f"{CLASSES[label]} {float(prediction['scores'][index]):.2f}"
+        left, top, right, bottom = pen.textbbox((x1 + 3, y1 + 2), text)
+        pen.rectangle((left - 3, top - 2, right + 2, bottom + 2), fill=colours[label])
+        pen.text((x1 + 3, y1 + 2), text, fill="white" if label == 0 else "black")
     return picture

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from comics.errors import UserError, did_you_mean
 
-TRAINING_CODE_VERSION = 1
+TRAINING_CODE_VERSION = 2
 """Raised by hand when a change makes trained weights different: part of every digest, so that results are renewed.
 Training deliberately does not depend on source files, lest a docstring cost GPU hours."""
 

@@ -1,7 +1,8 @@
 """ResNet with a feature pyramid, P3 to P7: the extractor that all detectors share.
 
 BatchNorm that does not learn, because it is frozen or the model is in evaluation, is folded into the convolution in
-front of it: one multiplication of the weights instead of a pass over the activations, exact but for rounding.
+front of it where the map has more elements than the weights: one multiplication of the weights instead of a pass over the
+activations, exact but for rounding.
 Module names under `body` are torchvision's, so that its ImageNet weights load as they are.
 """
 
@@ -28,10 +29,13 @@ STRIDES = (8, 16, 32, 64, 128)  # of P3 to P7, px
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """`norm(conv(x))`, in one convolution when the statistics of `norm` are fixed. Differentiable either way."""
+    """`norm(conv(x))`, in one convolution when the statistics of `norm` are fixed and that is cheaper. Differentiable."""
     if not isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
         return norm(conv(x))
     if isinstance(norm, nn.BatchNorm2d) and (norm.training or norm.running_var is None):
+        return norm(conv(x))
+    cells = x.shape[0] * x.shape[2] * x.shape[3] // (conv.stride[0] * conv.stride[1])
+    if cells * conv.out_channels < conv.weight.numel():
         return norm(conv(x))
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = norm.weight * (variance + norm.eps).rsqrt()
