@@ -14,6 +14,9 @@ rule train:
         f"{LOG_FOLDER}/train.log",
     benchmark:
         f"{LOG_FOLDER}/train.tsv"
+    # Trainings side by side on a processor: the last ones leave cores, on which predictions then run. On a GPU a run's scores
+    # come before the next run.
+    priority: 0 if which("nvidia-smi") else 1
     threads: 8
     resources:
         gpu=1,
