@@ -52,7 +52,15 @@ def test_the_demo_waits_for_a_pipeline_at_work_in_the_folder(project: Path) -> N
 def test_an_interrupted_demo_leaves_neither_lock_nor_process(project: Path) -> None:
     command = [sys.executable, "-m", "comics", "demo"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, cwd=project, env=environment, stdout=-1, stderr=-2, text=True) as demo:
+
+    def interruptible() -> (
+        None
+    ):  # a test run started in the background of a script ignores SIGINT, and so do its children
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, cwd=project, env=environment, stdout=-1, stderr=-2, text=True, preexec_fn=interruptible
+    ) as demo:
         for line in demo.stdout:
             if "Make the dataset" in line:
                 break
