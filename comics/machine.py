@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 
 def cores() -> int:
@@ -10,3 +11,8 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # macOS has no affinity to ask for
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU, by its driver's tool."""
+    return shutil.which("nvidia-smi") is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import psutil
 
 from comics.errors import UserError
 from comics.files import atomic_write, write_json
-from comics.machine import cores
+from comics.machine import cores, has_gpu
 from comics.params import TASKS, TEST_SPLITS, Params
 from comics.report.results import Measured, is_current, read_run
 
@@ -152,7 +151,7 @@ def side_by_side() -> int:
     Without a GPU as many as there are cores, each on one: steps as small as theirs gain little from a second core, and
     start-up nothing. Fewer where memory is short; one where there is a GPU, of which it takes all.
     """
-    if shutil.which("nvidia-smi"):
+    if has_gpu():
         return 1
     return max(1, min(cores(), MOST_SIDE_BY_SIDE, psutil.virtual_memory().available // TRAINING_MEMORY))
 

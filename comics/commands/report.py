@@ -24,6 +24,11 @@ def _written(paths: Iterable[Path], complete: bool = True) -> None:
             os.utime(path, (INCOMPLETE, INCOMPLETE))
 
 
+def _tell_not_made(runs: list[str], target: str) -> None:
+    if runs:
+        print(f"Not made yet: {', '.join(runs)}. Make them with: snakemake {target}", file=sys.stderr)
+
+
 def table(
     name: Annotated[str, typer.Argument(help="A table of params.yaml.")],
     output: Annotated[
@@ -46,8 +51,7 @@ def table(
     for warning in stale_rows(loaded, entry, entry.splits):
         print(warning, file=sys.stderr)
     runs = not_made(loaded, entry, entry.splits) if available else []
-    if runs:
-        print(f"Not made yet: {', '.join(runs)}. Make them with: snakemake reports/{name}.tex", file=sys.stderr)
+    _tell_not_made(runs, f"reports/{name}.tex")
     path = output or Path("reports") / f"{name}{'_delta' if delta else ''}.tex"
     _written(write(build(loaded, name, delta=delta, available=available), path), complete=not runs)
 
@@ -88,8 +92,7 @@ def figure(
         return
     entry = loaded.figures[name]
     runs = not_made(loaded, loaded.tables[entry.table], [entry.split]) if entry.kind == "scatter" else []
-    if runs:
-        print(f"Not made yet: {', '.join(runs)}. Make them with: snakemake reports/figures/{name}.pdf", file=sys.stderr)
+    _tell_not_made(runs, f"reports/figures/{name}.pdf")
     _written(paths, complete=not runs)
 
 
@@ -163,8 +166,7 @@ def study(
     from comics.params import load
     from comics.report.study import render
 
-    for written in render(load(params), name, output):
-        print(written)
+    _written(render(load(params), name, output))
 
 
 def register(root: typer.Typer) -> None:

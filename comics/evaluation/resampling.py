@@ -103,7 +103,7 @@ def bootstrap(
     Raises:
         UserError: `samples` is not positive, or there is no image to draw.
     """
-    _require_samples(truth, samples)
+    require_samples(truth, samples)
     scores = score(truth, matched)
     intervals = []
     for task, of_task in matched.items():
@@ -149,7 +149,7 @@ def compare(
         UserError: an input is not usable.
     """
     truth = read_ground_truth(ground_truth)
-    _require_samples(truth, samples)
+    require_samples(truth, samples)
     found = [read_detections(source, truth) for source in (first, second)]
     both: list[Task] = [task for task in tasks_of(truth, found[0]) if task in tasks_of(truth, found[1])]
     wanted = both if tasks is None else [task for task in both if task in set(tasks)]
@@ -171,16 +171,16 @@ def compare_matched(
 ) -> list[Difference]:
     """`compare`, of matches."""
     images = len(truth.image_ids)
-    observed = [_compared(truth, one, np.ones(images)) for one in (first, second)]
+    observed = [compared_scores(truth, one, np.ones(images)) for one in (first, second)]
     pooled = Matched(first.precision, {key: _pooled(first.classes[key], second.classes[key]) for key in first.classes})
     resampled, swapped = np.empty((2, samples, len(COMPARED)))
     rng = np.random.default_rng((seed, 1))
     for index, counts in enumerate(draws(images, samples, seed)):
-        resampled[index] = _compared(truth, first, counts) - _compared(truth, second, counts)
+        resampled[index] = compared_scores(truth, first, counts) - compared_scores(truth, second, counts)
         own = (rng.random(images) < 0.5).astype(np.float64)
         # In `pooled` there are twice the images; each is there once, with the detections of one of the two.
         halves = np.concatenate([own, 1 - own])
-        swapped[index] = _compared(truth, pooled, halves) - _compared(truth, pooled, 1 - halves)
+        swapped[index] = compared_scores(truth, pooled, halves) - compared_scores(truth, pooled, 1 - halves)
     differences = []
     for index, metric in enumerate(COMPARED):
         one, other = (float(values[index]) for values in observed)
@@ -196,14 +196,15 @@ def p_values(ground_truth: Source, first: Source, second: Source, task: Task) ->
     return {one.metric: one.p for one in compare(ground_truth, first, second, tasks=[task])}
 
 
-def _require_samples(truth: GroundTruth, samples: int) -> None:
+def require_samples(truth: GroundTruth, samples: int) -> None:
+    """Raise `UserError` unless there are images to draw, and a number of times to draw them."""
     if samples < 1:
         raise UserError(f"{samples} resamples: there must be at least one.")
     if not len(truth.image_ids):
         raise UserError(f"{truth.name}: has no images to draw.")
 
 
-def _compared(truth: GroundTruth, matched: Matched, counts: Floats) -> Floats:
+def compared_scores(truth: GroundTruth, matched: Matched, counts: Floats) -> Floats:
     """`COMPARED` metrics of all classes together."""
     row = class_scores(truth, matched, counts)[ALL]
     return np.array([row[metric] for metric in COMPARED])

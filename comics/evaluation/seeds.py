@@ -16,8 +16,8 @@ import numpy as np
 from comics.errors import UserError
 from comics.evaluation.inputs import Source, read_detections, read_ground_truth
 from comics.evaluation.matching import Floats, Task, match
-from comics.evaluation.resampling import COMPARED, class_scores, draws, interval
-from comics.evaluation.scores import ALL, tasks_of
+from comics.evaluation.resampling import COMPARED, compared_scores, draws, interval, require_samples
+from comics.evaluation.scores import tasks_of
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,8 @@ def compare_runs(
     Raises:
         UserError: an input is not usable, `samples` is not positive, or a run has no file.
     """
-    if samples < 1:
-        raise UserError(f"{samples} resamples: there must be at least one.")
     truth = read_ground_truth(ground_truth)
-    if not len(truth.image_ids):
-        raise UserError(f"{truth.name}: has no images to draw.")
+    require_samples(truth, samples)
     images = len(truth.image_ids)
     drawn = [np.ones(images), *draws(images, samples, seed)]  # the first is what was observed
 
@@ -100,9 +97,8 @@ def compare_runs(
             of_seeds = []
             for one in found:
                 matched = match(truth, one, task, engine, detailed=True, areas=("all",))
-                rows = [class_scores(truth, matched, counts)[ALL] for counts in drawn]
-                of_seeds.append([[row[metric] for row in rows] for metric in COMPARED])
-            values[task] = np.array(of_seeds)
+                of_seeds.append(np.stack([compared_scores(truth, matched, counts) for counts in drawn], axis=1))
+            values[task] = np.stack(of_seeds)
         return values
 
     base = scored(baseline, "the baseline")

@@ -13,7 +13,7 @@ from typing import Any
 
 from comics.files import write_json
 from comics.params import Params, Task
-from comics.report.results import Measured, detections_path, read_rows, require, resolved_runs, runs_drawn
+from comics.report.results import Measured, detections_path, read_rows, require, runs_drawn
 from comics.report.style import higher_is_better
 from comics.report.tables import table_params
 
@@ -90,14 +90,6 @@ def compare_table(params: Params, name: str, p_values: PValues, root: Path = Pat
             {key: one[key] for key in ("run", "split", "task", "metric")} for one in comparisons if one["p"] >= ALPHA
         ],
     }
-
-
-def comparison_files(params: Params, name: str) -> list[Path]:
-    """Detections and annotations that the comparison of table `name` reads, from the project's root."""
-    table = table_params(params, name)
-    runs = dict.fromkeys(row.run for row in table.rows if row.run is not None)
-    files = [detections_path(resolved_runs(params, run)[0], split) for run in runs for split in table.splits]
-    return [*(Path("data") / params.dataset / split / "annotations.json" for split in table.splits), *files]
 
 
 def write_comparison(params: Params, name: str, output: Path, p_values: PValues, root: Path = Path()) -> int:

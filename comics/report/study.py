@@ -140,12 +140,9 @@ def read_effects(params: Params, name: str, root: Path = Path()) -> list[Effect]
     gains = content["gains"]
     effects = []
     for number, row in enumerate(study.rows):
-        mine = [gain for gain in gains if number == 0 or gain["run"] == row.run]
-        seen = set()
-        for gain in mine:
-            if (gain["task"], gain["metric"]) in seen:  # the baseline stands in the gains of every other arm
-                continue
-            seen.add((gain["task"], gain["metric"]))
+        # the baseline stands in the gains of every other arm
+        mine = {(gain["task"], gain["metric"]): gain for gain in gains if number == 0 or gain["run"] == row.run}
+        for gain in mine.values():
             values = [100 * value for value in gain["baseline" if number == 0 else "values"]]
             differences = {} if number == 0 else {key: 100 * gain[key] for key in ("difference", "low", "high")}
             effects.append(

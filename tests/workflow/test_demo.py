@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fabricate import Run
 
-from comics import pipeline
+from comics import machine, pipeline
 from comics.params import load
 from comics.pipeline import DEMO_TARGETS, side_by_side, wait_for_others, working_here
 
@@ -90,7 +90,7 @@ def test_trainings_stand_side_by_side_where_cores_and_memory_allow(
     class Memory:
         available = gigabytes * 2**30
 
-    monkeypatch.setattr(pipeline.shutil, "which", lambda _: gpu)
+    monkeypatch.setattr(machine.shutil, "which", lambda _: gpu)
     monkeypatch.setattr(pipeline, "cores", lambda: cores)
     monkeypatch.setattr(pipeline.psutil, "virtual_memory", Memory)
     assert side_by_side() == expected

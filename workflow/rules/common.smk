@@ -7,6 +7,7 @@ try:
     from comics import params as comics_params
     from comics import plan
     from comics.errors import UserError
+    from comics.machine import has_gpu
 except ImportError as error:
     sys.exit(f"comics cannot be imported ({error}): run `make setup`, then activate .venv, or use environment.yml.")
 

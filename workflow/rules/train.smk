@@ -16,7 +16,7 @@ rule train:
         f"{LOG_FOLDER}/train.tsv"
     # Trainings side by side on a processor: the last ones leave cores, on which predictions then run. On a GPU a run's scores
     # come before the next run.
-    priority: 0 if which("nvidia-smi") else 1
+    priority: 0 if has_gpu() else 1
     threads: 8
     resources:
         gpu=1,
