@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from comics.errors import UserError
 from comics.files import write_json
 from comics.model import Comics
 from comics.params import ResolvedRun
+from comics.progress import Progress, silent, told
 from comics.provenance import write_sidecar
 from comics.training.checkpoint import load_weights
 from comics.training.hardware import autocast_dtype, device
@@ -127,7 +127,7 @@ def predict_split(
     split: str,
     output: Path,
     root: Path = Path(),
-    progress: Callable[[Iterable, int], Iterator] | None = None,
+    progress: Progress = silent,
 ) -> int:
     """Write the detections of a run on `split` as a COCO results file with its sidecar.
 
@@ -139,10 +139,9 @@ def predict_split(
     """
     run = predictor.run
     loader = evaluation_loader(run, split, root)
-    batches: Iterable = progress(loader, len(loader)) if progress else loader
     entries: list[dict[str, Any]] = []
     has_boxes = predictor.model.detector.predicts_boxes
-    for batch in batches:
+    for batch in told(loader, len(loader), progress, f"{run.name} on {split}"):
         for prediction, size, original, image_id in zip(
             predictor(batch.images, batch.sizes), batch.sizes, batch.original_sizes, batch.image_ids, strict=True
         ):

@@ -48,9 +48,10 @@ def measured_runs(params: Params, table: str, splits: Iterable[str], made: Colle
     return list(dict.fromkeys(row.run for row in rows if row.run and (not row.optional or there(row.run))))
 
 
-def page_files(params: Params, made: Collection[str] = ()) -> list[str]:
-    """The scores that the page shows: of every run that has all of them, or is in `made`."""
-    files = []
+def page_files(params: Params, made: Collection[str] = (), tables: Collection[str] = ()) -> list[str]:
+    """What the page shows: scores of every run that has all of them or is in `made`, and the comparisons of `tables`,
+    which the caller makes anyway."""
+    files = [file for table in tables for file in comparison_files(params, table, made)]
     for run in params.runs:
         scores = score_files(params, [run], TEST_SPLITS)
         if params.canonical(run) in made or all(Path(file).exists() for file in scores):
@@ -65,9 +66,37 @@ def table_scores(params: Params, name: str, made: Collection[str] = ()) -> list[
 
 
 def table_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
-    """What table `name` is made from: its scores, and the comparison of its rows once there is one."""
-    comparison = comparison_path(params, name)
-    return [*table_scores(params, name, made), *([str(comparison)] if comparison.exists() else [])]
+    """What table `name` is made from: its scores, and the comparison of its rows where there is one to be had."""
+    return [*table_scores(params, name, made), *comparison_files(params, name, made)]
+
+
+def compared_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
+    """What the comparison of the rows of table `name` is made from: scores, detections and ground truth."""
+    splits = params.tables[name].splits
+    runs = [one for run in measured_runs(params, name, splits, made) for one in resolved_runs(params, run)]
+    detections = [detections_path(one, split) for one in runs for split in splits]
+    return [
+        *table_scores(params, name, made),
+        *dict.fromkeys(str(file) for path in detections for file in (path, sidecar_path(path))),
+        *(f"data/{params.dataset}/{split}/annotations.json" for split in splits),
+    ]
+
+
+def comparison_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
+    """The comparison of the rows of table `name`, if it is there or can be made without predicting anew.
+
+    Scores may have been brought here without their detections: then the table does without.
+    """
+    table, path = params.tables[name], comparison_path(params, name)
+    runs = [one for run in measured_runs(params, name, table.splits, made) for one in resolved_runs(params, run)]
+    alone = [
+        split
+        for one in runs
+        for split in table.splits
+        if scores_path(one, split).exists() and not detections_path(one, split).exists()
+    ]
+    wanted = table.compare and (path.exists() or (len(runs) > 1 and not alone))
+    return [str(path)] if wanted else []
 
 
 def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from comics.commands.bars import bars
 from comics.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from comics.data.convert import Report
-    from comics.data.progress import Progress
     from comics.params import CustomDataset, MiniDataset, OpenForensicsDataset
 
 DatasetArgument = Annotated[str | None, typer.Argument(help="A dataset of params.yaml; the one it uses by default.")]
@@ -25,39 +23,6 @@ JobsOption = Annotated[int, typer.Option(min=1, help="How many at a time.")]
 
 PARAMS = Path("params.yaml")
 ROOT = Path("data")
-
-
-@contextmanager
-def _bars(in_bytes: bool = False) -> Iterator[Progress]:
-    """Progress bars with the time left, one a task, on a terminal; nothing in a log file."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        ProgressColumn,
-        TaskID,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    amount: list[ProgressColumn] = (
-        [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [TaskProgressColumn(), MofNCompleteColumn()]
-    )
-    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
-    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(task: str, done: int, total: int) -> None:
-            if task not in tasks:
-                tasks[task] = bars.add_task(task, total=total)
-            bars.update(tasks[task], completed=done, total=total)
-
-        yield progress
 
 
 def _dataset(name: str | None, params: Path) -> tuple[str, MiniDataset | OpenForensicsDataset | CustomDataset]:
@@ -112,7 +77,7 @@ def make(dataset: DatasetArgument = None, params: ParamsOption = PARAMS, root: R
         raise UserError(f"{params}: datasets.{name}: is not made but fetched or given.", "Use fetch and convert.")
     from comics.data.mini import make as render
 
-    with _bars() as progress:
+    with bars() as progress:
         render(spec, root / name / "raw", progress=progress)
         report = convert_raw(root / name / "raw", root / name, progress=progress)
     _show(report)
@@ -136,7 +101,7 @@ def fetch(
     name, spec = _dataset(dataset, params)
     if not isinstance(spec, OpenForensicsDataset):
         raise UserError(f"{params}: datasets.{name}: has no record to fetch.", "Use `comics data make` or `convert`.")
-    with _bars(in_bytes=True) as progress:
+    with bars(in_bytes=True) as progress:
         report = fetch_record(
             root / name,
             spec.record,
@@ -176,7 +141,7 @@ def convert(
 
     name, spec = _dataset(dataset, params)
     chosen = _splits(split)
-    with _bars() as progress:
+    with bars() as progress:
         if isinstance(spec, CustomDataset):
             report = convert_coco(
                 {part: Path(path) for part, path in spec.annotations.items() if part in chosen},
@@ -219,7 +184,7 @@ def verify(
         expected = PAPER_COUNTS
     elif isinstance(spec, MiniDataset):
         expected = {part: {"images": getattr(spec, part)} for part in SPLITS}
-    with _bars() as progress:
+    with bars() as progress:
         result = check(root / name, expected, splits=_splits(split) if split else None, jobs=jobs, progress=progress)
     for part, statistics in result.splits.items():
         faces = ", ".join(f"{count:,} {kind}" for kind, count in statistics.faces.items())
@@ -260,7 +225,7 @@ def perturb(
     output = root / (into or name) / target
     if output.exists() and not overwrite:
         raise UserError(f"{output}: is there already.", "Add --overwrite, or write into another dataset with --into.")
-    with _bars() as progress:
+    with bars() as progress:
         report = perturb_split(
             root / name / source / "annotations.json", output, seed, level, geometry, png, jobs, progress
         )

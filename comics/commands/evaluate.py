@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from comics.commands.bars import bars
+
 EngineOption = Annotated[str, typer.Option(help="hotcoco, or pycocotools: the slow reference.")]
 
 
@@ -41,7 +43,8 @@ def evaluate(
     write_sidecar(output, fields)
     print(output)
     if resamples is not None:
-        _, intervals = bootstrap(truth, matched, resamples, seed)
+        with bars() as progress:
+            _, intervals = bootstrap(truth, matched, resamples, seed, progress)
         path = output.with_suffix(".intervals.csv")
         write_table(path, ["task", "class", "metric", "value", "low", "high"], map(astuple, intervals))
         write_sidecar(path, {**fields, "bootstrap": resamples, "bootstrap_seed": seed})
@@ -71,7 +74,8 @@ def compare(
     from comics.evaluation import compare as paired
     from comics.evaluation.scores import write_table
 
-    differences = paired(ground_truth, first, second, samples=samples, seed=seed, engine=engine)
+    with bars() as progress:
+        differences = paired(ground_truth, first, second, samples=samples, seed=seed, engine=engine, progress=progress)
     table = Table("task", "metric", "A", "B", "A - B", "95 % interval", "p")
     for one in differences:
         table.add_row(

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from comics.commands.bars import bars
+
 INCOMPLETE = 946684800
 """Time stamp (2000-01-01) of what was rendered without results that it should show. Snakemake makes nothing for a file
 that is there and newer than its inputs, though some be missing; one that is older than the code it makes again."""
@@ -134,14 +136,16 @@ def compare_table(
     params: ParamsOption = Path("params.yaml"),
 ) -> None:
     """Find the rows of a table that are not significantly different from its best, for the table to mark."""
-    from comics.evaluation.resampling import p_values
+    from comics.evaluation import PairedTests
     from comics.params import load
     from comics.report.comparison import write_comparison
     from comics.report.tables import comparison_path
 
     loaded = load(params)
     output = comparison_path(loaded, name)
-    print(f"{output}: {write_comparison(loaded, name, output, p_values)} comparisons.")
+    with bars() as progress:
+        count = write_comparison(loaded, name, output, PairedTests, progress=progress)
+    print(f"{output}: {count} comparisons.")
 
 
 def compare_study(
@@ -154,7 +158,9 @@ def compare_study(
     from comics.report.study import compute, effects_path
 
     loaded = load(params)
-    print(f"{effects_path(loaded, name)}: {compute(loaded, name, compare_runs)} differences.")
+    with bars() as progress:
+        count = compute(loaded, name, compare_runs, progress=progress)
+    print(f"{effects_path(loaded, name)}: {count} differences.")
 
 
 def study(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from comics.commands.bars import bars
 from comics.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -15,19 +15,6 @@ if TYPE_CHECKING:
 
 RunArgument = Annotated[str, typer.Argument(help="A run of params.yaml.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of the run; its first one by default.", min=0)]
-
-
-def _track(description: str) -> Any:
-    def progress(batches: Iterable, total: int) -> Iterator:
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        yield from track(
-            batches, description=description, total=total, console=console, disable=not console.is_terminal
-        )
-
-    return progress
 
 
 def train(run: RunArgument, seed: SeedOption = None) -> None:
@@ -60,7 +47,8 @@ def predict(
     predictor = Predictor(resolved)
     for one in split:
         path = output or resolved.folder / f"{one}.detections.json"
-        count = predict_split(predictor, one, path, progress=_track(f"{run} on {one}"))
+        with bars() as progress:
+            count = predict_split(predictor, one, path, progress=progress)
         print(f"{path}: {count} detections.")
 
 

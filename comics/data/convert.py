@@ -22,10 +22,10 @@ from PIL import Image, UnidentifiedImageError
 from comics.classes import CLASSES, category_id
 from comics.data import coco
 from comics.data.coco import SPLITS
-from comics.data.progress import Progress, silent
 from comics.data.repair import Notes, repair_face
 from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_json
+from comics.progress import Progress, silent
 
 # Ids of split k run from k * ID_STRIDE + 1: unique across splits, the same whichever splits are converted, below 2**31.
 ID_STRIDE = 100_000_000

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from comics.data.fetch import require_space, show_size
-from comics.data.progress import Progress, silent
 from comics.data.video import IMAGE_SUFFIXES
 from comics.errors import UserError
 from comics.files import atomic_write, read_json, write_json
+from comics.progress import Progress, silent
 
 _BLOCK = 1 << 20
 _DONE_NAME = ".archives.json"

@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from comics.data.progress import Progress, silent
 from comics.errors import UserError
 from comics.files import read_json, write_json
+from comics.progress import Progress, silent
 
 RECORD_NAME = "record.json"
 _STATE_NAME = "verified.json"

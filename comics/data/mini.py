@@ -21,10 +21,10 @@ from comics.data._faces import Array
 from comics.data._scenes import compress, render_scene
 from comics.data.challenge import perturb
 from comics.data.openforensics import SPLIT_NAMES, annotation_name
-from comics.data.progress import Progress, silent
 from comics.files import atomic_write, read_json, write_json
 from comics.machine import cores
 from comics.params import SPLITS, MiniDataset
+from comics.progress import Progress, silent
 from comics.provenance import sidecar_path, write_sidecar
 
 FAKE_SHARE = {"train": 0.44, "val": 0.69, "test_dev": 0.58, "test_challenge": 0.58}

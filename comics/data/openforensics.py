@@ -30,9 +30,9 @@ from comics.data.fetch import (
     require_space,
     show_size,
 )
-from comics.data.progress import Progress, silent
 from comics.errors import UserError, did_you_mean
 from comics.files import atomic_write, exclusive, read_json, write_json
+from comics.progress import Progress, silent
 
 SPLIT_NAMES: dict[str, str] = {
     "train": "Train",

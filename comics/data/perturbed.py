@@ -19,9 +19,9 @@ from pycocotools import mask as coco_mask
 from comics.data import challenge, coco
 from comics.data.coco import SPLITS
 from comics.data.convert import ANNOTATIONS_NAME, ID_STRIDE, replace_folder
-from comics.data.progress import Progress, silent
 from comics.errors import UserError, did_you_mean
 from comics.files import atomic_write, read_json, write_json
+from comics.progress import Progress, silent
 
 REPORT_NAME = "perturbation.json"
 # Raised by hand when the same image, seed and level give another result: everything is then perturbed again.

@@ -23,9 +23,9 @@ from comics.classes import CLASSES, class_label
 from comics.data import coco
 from comics.data.coco import SPLITS
 from comics.data.convert import ANNOTATIONS_NAME, REPORT_NAME
-from comics.data.progress import Progress, silent
 from comics.errors import UserError
 from comics.files import atomic_write, read_json, write_json, write_text
+from comics.progress import Progress, silent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ Plain functions over numpy arrays; nothing here imports a deep learning framewor
 from comics.evaluation.inputs import Detections, GroundTruth, read_detections, read_ground_truth
 from comics.evaluation.lrp import Lrp, lrp_curve, optimal_lrp
 from comics.evaluation.matching import Matched, Matches, match, match_tasks
-from comics.evaluation.resampling import Difference, Interval, bootstrap, compare, p_values
+from comics.evaluation.resampling import Difference, Interval, PairedTests, bootstrap, compare
 from comics.evaluation.scores import (
     METRICS,
     TASKS,
@@ -33,6 +33,7 @@ __all__ = [
     "Lrp",
     "Matched",
     "Matches",
+    "PairedTests",
     "Scores",
     "Spread",
     "aggregate",
@@ -43,7 +44,6 @@ __all__ = [
     "match",
     "match_tasks",
     "optimal_lrp",
-    "p_values",
     "read_detections",
     "read_ground_truth",
     "read_scores",

@@ -18,6 +18,7 @@ from comics.evaluation.inputs import GroundTruth, Source, read_detections, read_
 from comics.evaluation.matching import Floats, Matched, Matches, Task, match
 from comics.evaluation.precision import average_precisions
 from comics.evaluation.scores import ALL, METRICS, Scores, average, lrp_errors, score, tasks_of
+from comics.progress import Progress, silent, told
 
 CONFIDENCE = 0.95
 COMPARED = ("AP", "oLRP")
@@ -90,7 +91,7 @@ def interval(values: Floats) -> tuple[float, float]:
 
 
 def bootstrap(
-    truth: GroundTruth, matched: Mapping[Task, Matched], samples: int, seed: int
+    truth: GroundTruth, matched: Mapping[Task, Matched], samples: int, seed: int, progress: Progress = silent
 ) -> tuple[Scores, list[Interval]]:
     """Scores and a 95 % percentile interval for each that is defined.
 
@@ -99,6 +100,7 @@ def bootstrap(
         matched: detailed matches of each task.
         samples: resamples.
         seed: of the draws, which all tasks share.
+        progress: told of the resamples.
 
     Raises:
         UserError: `samples` is not positive, or there is no image to draw.
@@ -109,7 +111,7 @@ def bootstrap(
     for task, of_task in matched.items():
         resampled = [
             [rows[cls].get(metric, np.nan) for cls in scores.classes for metric in METRICS]
-            for counts in draws(len(truth.image_ids), samples, seed)
+            for counts in told(draws(len(truth.image_ids), samples, seed), samples, progress, f"Resample {task}")
             for rows in [class_scores(truth, of_task, counts)]
         ]
         columns = iter(np.array(resampled).T)
@@ -130,6 +132,7 @@ def compare(
     seed: int = 0,
     engine: str = "hotcoco",
     tasks: Iterable[Task] | None = None,
+    progress: Progress = silent,
 ) -> list[Difference]:
     """Paired comparison of two results on the same images: AP and oLRP of all classes together.
 
@@ -144,6 +147,7 @@ def compare(
         seed: of both.
         engine: the library that matches.
         tasks: those to compare; all that are defined for both when None.
+        progress: told of the resamples, then of the swaps.
 
     Raises:
         UserError: an input is not usable.
@@ -162,38 +166,97 @@ def compare(
             *(match(truth, one, task, engine, detailed=True, areas=("all",)) for one in found),
             samples=samples,
             seed=seed,
+            progress=progress,
         )
     ]
 
 
 def compare_matched(
-    truth: GroundTruth, task: Task, first: Matched, second: Matched, *, samples: int, seed: int
+    truth: GroundTruth,
+    task: Task,
+    first: Matched,
+    second: Matched,
+    *,
+    samples: int,
+    seed: int,
+    progress: Progress = silent,
 ) -> list[Difference]:
     """`compare`, of matches."""
-    images = len(truth.image_ids)
-    observed = [compared_scores(truth, one, np.ones(images)) for one in (first, second)]
+    observed = [compared_scores(truth, one, np.ones(len(truth.image_ids))) for one in (first, second)]
+    resampled = np.array(
+        [
+            compared_scores(truth, first, counts) - compared_scores(truth, second, counts)
+            for counts in told(draws(len(truth.image_ids), samples, seed), samples, progress, f"Resample {task}")
+        ]
+    )
+    p = _permutation_test(truth, task, first, second, observed[0] - observed[1], samples, seed, progress)
+    return [
+        Difference(task, metric, one, other, one - other, *interval(resampled[:, index]), p[metric])
+        for index, (metric, one, other) in enumerate(zip(COMPARED, *map(np.ndarray.tolist, observed), strict=True))
+    ]
+
+
+def _permutation_test(
+    truth: GroundTruth,
+    task: Task,
+    first: Matched,
+    second: Matched,
+    observed: Floats,
+    samples: int,
+    seed: int,
+    progress: Progress = silent,
+) -> Row:
+    """Metric of `COMPARED` -> p-value of its `observed` difference; NaN where that is."""
     pooled = Matched(first.precision, {key: _pooled(first.classes[key], second.classes[key]) for key in first.classes})
-    resampled, swapped = np.empty((2, samples, len(COMPARED)))
+    swapped = np.empty((samples, len(COMPARED)))
     rng = np.random.default_rng((seed, 1))
-    for index, counts in enumerate(draws(images, samples, seed)):
-        resampled[index] = compared_scores(truth, first, counts) - compared_scores(truth, second, counts)
-        own = (rng.random(images) < 0.5).astype(np.float64)
+    for index in told(range(samples), samples, progress, f"Swap {task}"):
+        own = (rng.random(len(truth.image_ids)) < 0.5).astype(np.float64)
         # In `pooled` there are twice the images; each is there once, with the detections of one of the two.
         halves = np.concatenate([own, 1 - own])
         swapped[index] = compared_scores(truth, pooled, halves) - compared_scores(truth, pooled, 1 - halves)
-    differences = []
-    for index, metric in enumerate(COMPARED):
-        one, other = (float(values[index]) for values in observed)
-        # Swaps that change nothing must count as at least as large, whatever the rounding.
-        extreme = np.abs(swapped[:, index]) >= abs(one - other) - 1e-12
-        p = np.nan if np.isnan(one - other) else (1 + int(extreme.sum())) / (1 + samples)
-        differences.append(Difference(task, metric, one, other, one - other, *interval(resampled[:, index]), p))
-    return differences
+    # Swaps that change nothing must count as at least as large, whatever the rounding.
+    extreme = (np.abs(swapped) >= np.abs(observed) - 1e-12).sum(axis=0)
+    p = np.where(np.isnan(observed), np.nan, (1 + extreme) / (1 + samples))
+    return dict(zip(COMPARED, p.tolist(), strict=True))
 
 
-def p_values(ground_truth: Source, first: Source, second: Source, task: Task) -> Row:
-    """Metric -> p-value of the paired difference of `task`, by `compare`."""
-    return {one.metric: one.p for one in compare(ground_truth, first, second, tasks=[task])}
+class PairedTests:
+    """`compare`'s p-values alone, for many pairs of results on the same images: each is read and matched once.
+
+    Args:
+        ground_truth: a COCO file.
+        samples: swaps.
+        seed: of the swaps.
+
+    Raises:
+        UserError: the file is not usable, or has no image.
+    """
+
+    def __init__(self, ground_truth: Source, *, samples: int = 1000, seed: int = 0) -> None:
+        self.truth = read_ground_truth(ground_truth)
+        require_samples(self.truth, samples)
+        self.samples, self.seed = samples, seed
+        self.matched: dict[tuple[str, Task], tuple[Matched, Floats]] = {}
+
+    def __call__(self, first: Source, second: Source, task: Task) -> Row:
+        """Metric -> p-value of the paired difference of two COCO results files in `task`, which both have.
+
+        Raises:
+            UserError: a file is not usable.
+        """
+        (one, of_one), (other, of_other) = self._scored(first, task), self._scored(second, task)
+        return _permutation_test(self.truth, task, one, other, of_one - of_other, self.samples, self.seed)
+
+    def _scored(self, source: Source, task: Task) -> tuple[Matched, Floats]:
+        key = str(source), task
+        if key not in self.matched:
+            found = read_detections(source, self.truth)
+            if task not in tasks_of(self.truth, found):
+                raise UserError(f"{source}: has nothing to compare in {task}.")
+            matched = match(self.truth, found, task, detailed=True, areas=("all",))
+            self.matched[key] = matched, compared_scores(self.truth, matched, np.ones(len(self.truth.image_ids)))
+        return self.matched[key]
 
 
 def require_samples(truth: GroundTruth, samples: int) -> None:

@@ -18,6 +18,7 @@ from comics.evaluation.inputs import Source, read_detections, read_ground_truth
 from comics.evaluation.matching import Floats, Task, match
 from comics.evaluation.resampling import COMPARED, compared_scores, draws, interval, require_samples
 from comics.evaluation.scores import tasks_of
+from comics.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def compare_runs(
     seed: int = 0,
     engine: str = "hotcoco",
     tasks: Iterable[Task] = ("detection", "segmentation"),
+    progress: Progress = silent,
 ) -> list[Gain]:
     """AP and oLRP of each run minus those of the baseline, both means over their seeds.
 
@@ -77,6 +79,7 @@ def compare_runs(
         seed: of the draws.
         engine: the library that matches.
         tasks: those to compare, where baseline and run both have them.
+        progress: told of the runs.
 
     Raises:
         UserError: an input is not usable, `samples` is not positive, or a run has no file.
@@ -102,8 +105,9 @@ def compare_runs(
         return values
 
     base = scored(baseline, "the baseline")
+    progress("Resample", 1, 1 + len(runs))
     gains = []
-    for name, sources in runs.items():
+    for done, (name, sources) in enumerate(runs.items(), start=2):
         rng = np.random.default_rng((seed, 2))
         for task, values in scored(sources, name).items():
             if task not in base:
@@ -123,4 +127,5 @@ def compare_runs(
                         high=high,
                     )
                 )
+        progress("Resample", done, 1 + len(runs))
     return gains

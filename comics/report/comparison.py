@@ -1,19 +1,22 @@
 """Which rows of a table are not significantly different from the best: computed once, by a step of its own, then marked.
 
 For each test set, task and metric, the best measured row is compared with every other by a paired comparison over images
-(`comics.evaluation.compare`); rows whose difference is not significant are written down with the digests of all runs
+(`comics.evaluation.PairedTests`); rows whose difference is not significant are written down with the digests of all runs
 compared. Rendering only reads that file, and only while the digests are those of params.yaml.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from comics.files import write_json
-from comics.params import Params, Task
-from comics.report.results import Measured, detections_path, read_rows, require, runs_drawn
+from comics.params import Params, Split, TableParams, Task
+from comics.progress import Progress, silent, told
+from comics.report.results import Measured, Row, detections_path, read_rows, require, runs_drawn
 from comics.report.style import higher_is_better
 from comics.report.tables import table_params
 
@@ -23,64 +26,88 @@ METRICS = ("AP", "oLRP")
 ALPHA = 0.05
 """Differences with a p-value from this on are not significant."""
 
-PValues = Callable[[Path, Path, Path, Task], dict[str, float]]
-"""(ground truth, detections of one run, of another, task) -> p-value of the paired difference, by metric."""
+Test = Callable[[Path, Path, Task], dict[str, float]]
+"""Detections of one run, of another, task -> p-value of the paired difference, by metric."""
+
+PairedTests = Callable[[Path], Test]
+"""Ground truth -> the tests of detections of its images."""
 
 
-def best_and_others(rows: Iterable[Measured], task: str, metric: str) -> tuple[Measured, list[Measured]] | None:
-    """The row with the best mean and the others, of those that have one; None of fewer than two."""
-    scored = [(row.score(task, metric).mean, row) for row in rows]
-    defined = [(value, row) for value, row in scored if value is not None]
-    if len(defined) < 2:
-        return None
-    sign = 1 if higher_is_better(metric) else -1
-    best = max(defined, key=lambda one: sign * one[0])[1]
-    return best, [row for _, row in defined if row is not best]
+@dataclass(frozen=True)
+class Pair:
+    """Two rows to compare by one metric: the best, and another."""
+
+    split: Split
+    task: Task
+    metric: str
+    best: Measured
+    other: Measured
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """The same for all metrics, and whichever of the two is the best: one test answers all."""
+        one, two = sorted((self.best.run.name, self.other.run.name))
+        return self.split, self.task, one, two
 
 
-def compare_table(params: Params, name: str, p_values: PValues, root: Path = Path()) -> dict[str, Any]:
+def pairs_of(table: TableParams, rows: Iterable[Row]) -> Iterator[Pair]:
+    """The best measured row by each split, task and metric, with each of the others that have a value."""
+    for split, task, metric in product(table.splits, table.tasks, METRICS):
+        if metric not in table.metrics:
+            continue
+        # A run may stand in several rows.
+        measured = {row.measured[split].run.name: row.measured[split] for row in rows if row.measured is not None}
+        values = {name: value for name, one in measured.items() if (value := one.score(task, metric).mean) is not None}
+        if not values:
+            continue
+        best = (max if higher_is_better(metric) else min)(values, key=values.__getitem__)
+        for name in values:
+            if name != best:
+                yield Pair(split, task, metric, measured[best], measured[name])
+
+
+def compare_table(
+    params: Params, name: str, paired_tests: PairedTests, root: Path = Path(), progress: Progress = silent
+) -> dict[str, Any]:
     """The content of a table's comparison file (`comics.report.tables.comparison_path`).
 
     With several seeds the first of each run is compared: seeds are not paired between runs.
+
+    Args:
+        params: params.yaml.
+        name: of the table.
+        paired_tests: the tests of one split.
+        root: the project's.
+        progress: told of the tests.
 
     Raises:
         UserError: no such table, or results or detections are missing or stale.
     """
     table = table_params(params, name)
     rows = read_rows(params, table, table.splits, root)
-    known: dict[tuple[str, str, str, str], dict[str, float]] = {}
-    comparisons: list[dict[str, Any]] = []
-    for split in table.splits:
-        by_run = {row.measured[split].run.name: row.measured[split] for row in rows if row.measured is not None}
-        measured = list(by_run.values())
-        if len(measured) > 1:
-            require([(detections_path(one.run, split), one.run) for one in measured], root)
-        truth = root / "data" / params.dataset / split / "annotations.json"
-        for task in table.tasks:
-            for metric in METRICS:
-                found = best_and_others(measured, task, metric) if metric in table.metrics else None
-                if found is None:
-                    continue
-                best, others = found
-                for other in others:
-                    one, two = sorted((best.run.name, other.run.name))
-                    if (split, task, one, two) not in known:
-                        known[split, task, one, two] = p_values(
-                            truth,
-                            root / detections_path(by_run[one].run, split),
-                            root / detections_path(by_run[two].run, split),
-                            task,
-                        )
-                    comparisons.append(
-                        {
-                            "split": split,
-                            "task": task,
-                            "metric": metric,
-                            "best": best.run.name,
-                            "run": other.run.name,
-                            "p": known[split, task, one, two][metric],
-                        }
-                    )
+    pairs = list(pairs_of(table, rows))
+    to_test = {pair.key: pair for pair in pairs}
+    compared = {(pair.split, one.run.name): one for pair in pairs for one in (pair.best, pair.other)}
+    require([(detections_path(one.run, split), one.run) for (split, _), one in compared.items()], root)
+    tests: dict[str, Test] = {}
+    p_values: dict[tuple[str, str, str, str], dict[str, float]] = {}
+    for key, pair in told(to_test.items(), len(to_test), progress, f"Compare the rows of {name}"):
+        if pair.split not in tests:
+            # One split after the other: its detections fill the memory.
+            tests = {pair.split: paired_tests(root / "data" / params.dataset / pair.split / "annotations.json")}
+        first, second = (root / detections_path(compared[pair.split, run].run, pair.split) for run in key[2:])
+        p_values[key] = tests[pair.split](first, second, pair.task)
+    comparisons: list[dict[str, Any]] = [
+        {
+            "split": pair.split,
+            "task": pair.task,
+            "metric": pair.metric,
+            "best": pair.best.run.name,
+            "run": pair.other.run.name,
+            "p": p_values[pair.key][pair.metric],
+        }
+        for pair in pairs
+    ]
     return {
         "table": name,
         "alpha": ALPHA,
@@ -92,8 +119,15 @@ def compare_table(params: Params, name: str, p_values: PValues, root: Path = Pat
     }
 
 
-def write_comparison(params: Params, name: str, output: Path, p_values: PValues, root: Path = Path()) -> int:
+def write_comparison(
+    params: Params,
+    name: str,
+    output: Path,
+    paired_tests: PairedTests,
+    root: Path = Path(),
+    progress: Progress = silent,
+) -> int:
     """Write the comparison of table `name` to `output`; return the number of comparisons made."""
-    content = compare_table(params, name, p_values, root)
+    content = compare_table(params, name, paired_tests, root, progress)
     write_json(output, content, indent=2)
     return len(content["comparisons"])

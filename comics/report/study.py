@@ -17,6 +17,7 @@ from typing import Any
 from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_json, write_text
 from comics.params import Params, StudyParams
+from comics.progress import Progress, silent
 from comics.report.figures import canvas, save
 from comics.report.results import detections_path, require, resolved_runs
 from comics.report.style import (
@@ -96,7 +97,9 @@ def digests(params: Params, study: StudyParams) -> dict[str, str]:
     return {f"{one.name} seed {one.seed}": one.digest for row in study.rows for one in resolved_runs(params, row.run)}
 
 
-def compute(params: Params, name: str, compare_runs: CompareRuns, root: Path = Path()) -> int:
+def compute(
+    params: Params, name: str, compare_runs: CompareRuns, root: Path = Path(), progress: Progress = silent
+) -> int:
     """Compare the arms of study `name` with its baseline, write `effects_path`, and return the number of differences.
 
     Raises:
@@ -112,6 +115,7 @@ def compute(params: Params, name: str, compare_runs: CompareRuns, root: Path = P
         files[baseline],
         {run: paths for run, paths in files.items() if run != baseline},
         samples=study.samples,
+        progress=progress,
     )
     content = {
         "study": name,

@@ -231,8 +231,8 @@ def _mark(lines: list[Line], split: str, similar: Similar) -> None:
             cell.similar = cell.rank != 1 and (line.run or "", split, cell.task, cell.metric) in similar
 
 
-def _remarks(params: Params, rows: list[Row], delta: bool, marked: bool) -> list[str]:
-    """What a reader must know of the numbers: dataset, seeds, marks."""
+def _remarks(params: Params, rows: list[Row], delta: bool, marked: bool | None) -> list[str]:
+    """What a reader must know of the numbers: dataset, seeds, marks (`marked` is None where nothing was compared)."""
     measured = [one for row in rows for one in list((row.measured or {}).values())[:1]]
     seeds = sorted({seed for one in measured for seed in one.seeds})
     counts = {len(one.seeds) for one in measured}
@@ -254,8 +254,13 @@ def _remarks(params: Params, rows: list[Row], delta: bool, marked: bool) -> list
             remarks.append(f"†, in italics: the paper's row as reported, on {reported.DATASET}; not measured here.")
         if len(measured) > 1:
             remarks.append("Best of ours in bold, second underlined.")
-        if marked:
-            remarks.append("≈: not significantly different from the best of ours.")
+        if marked is not None:
+            remarks.append(
+                "≈: AP or oLRP not significantly different from the best of ours"
+                if marked
+                else "AP and oLRP of all others differ significantly from the best of ours"
+            )
+            remarks[-1] += f" (paired permutation test over images, p {'≥' if marked else '<'} 0.05)."
     left_out = [row.name for row in rows if row.params.paper is None and row.measured is None]
     if left_out:
         remarks.append(f"Not made yet: {listing(left_out)}.")
@@ -285,7 +290,7 @@ def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False
                 raise UserError(f"{params.path}: tables.{name}.rows[{number}]: {error.message}", error.remedy) from None
     rows = read_rows(params, table, table.splits, root, available=available)
     runs = runs_drawn(rows)
-    similar = None if delta else read_similar(root / comparison_path(params, name), runs)
+    similar = read_similar(root / comparison_path(params, name), runs) if table.compare and not delta else None
     columns = [(task, metric) for task in table.tasks for metric in table.metrics]
     notes = _Notes()
     blocks: dict[str, list[Line]] = {}
@@ -306,11 +311,13 @@ def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False
             f"{params.path}: tables.{name}: no row has both a result of ours and one of the paper.",
             "Give rows both `run:` and `paper:`, and make their results: snakemake reports/" + name + ".tex",
         )
+    any_similar = any(cell.similar for lines in blocks.values() for line in lines for cell in line.cells)
+    marked = any_similar if similar is not None and len(rows) > 1 else None
     return Table(
         name=name,
         params=table,
         caption=sentence(table.caption),
-        remarks=_remarks(params, rows, delta, bool(similar)) + [sentence(note) for note in table.notes],
+        remarks=_remarks(params, rows, delta, marked) + [sentence(note) for note in table.notes],
         notes={letter: text for text, letter in notes.letters.items()},
         blocks=blocks,
         runs=runs,
@@ -323,6 +330,12 @@ def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False
 
 def _tex_label(text: str) -> str:
     return CHECKS[text][1] if text in CHECKS else tex(text)
+
+
+def _tex_symbols(text: str) -> str:
+    for symbol, command in {"†": r"\dagger", "≈": r"\approx", "≥": r"\geq"}.items():
+        text = text.replace(symbol, f"${command}$")
+    return text
 
 
 def _tex_notes(letters: tuple[str, ...]) -> str:
@@ -387,7 +400,7 @@ def to_latex(table: Table) -> str:
             delta=table.delta,
             environment="table*" if len(columns) > 6 else "table",
             caption=tex(table.caption),
-            remarks=" ".join(tex(text).replace("†", r"$\dagger$").replace("≈", r"$\approx$") for text in table.remarks),
+            remarks=" ".join(_tex_symbols(tex(text)) for text in table.remarks),
             notes=" ".join(rf"\textsuperscript{{{letter}}}~{text}" for letter, text in marks.items()),
             alignment="".join("c" if _is_checks(table, i) else "l" for i in range(len(table.params.columns)))
             + "l"

@@ -15,6 +15,7 @@ from comics.cli import app
 from comics.errors import UserError
 from comics.evaluation import (
     METRICS,
+    PairedTests,
     Scores,
     aggregate,
     bootstrap,
@@ -22,7 +23,6 @@ from comics.evaluation import (
     compare,
     evaluate,
     match,
-    p_values,
     read_detections,
     read_ground_truth,
     read_scores,
@@ -184,12 +184,39 @@ class TestCompare:
         back = compare(ground_truth, other, one, samples=20, tasks=["detection"])
         assert [d.difference for d in forth] == pytest.approx([-d.difference for d in back])
 
-    def test_p_values_of_files(self, tmp_path: Path) -> None:
-        ground_truth, found = many(5, 0.5)
+    def test_many_pairs_of_files_read_each_once(self, tmp_path: Path) -> None:
+        ground_truth, one = many(12, 0.6)
+        _, other = many(12, 0.7, seed=1)
+        contents = {"gt": ground_truth, "one": one, "other": other, "nothing": []}
+        paths = {name: tmp_path / f"{name}.json" for name in contents}
+        for name, content in contents.items():
+            paths[name].write_text(json.dumps(content))
+        tests = PairedTests(paths["gt"], samples=50, seed=3)
+        assert tests(paths["one"], paths["one"], "segmentation") == {"AP": 1, "oLRP": 1}
+        paths["one"].unlink()
+        differences = compare(ground_truth, one, other, samples=50, seed=3, tasks=["segmentation"])
+        found = tests(paths["one"], paths["other"], "segmentation")
+        assert found == {difference.metric: difference.p for difference in differences}
+        assert found["AP"] > min(tests(paths["nothing"], paths["other"], "segmentation").values()) == 1 / 51
+
+    def test_pairs_need_images_and_what_is_compared(self, tmp_path: Path) -> None:
+        ground_truth, found = many(3, 0.6)
+        for one in found:
+            one.pop("segmentation")
         for name, content in (("gt", ground_truth), ("dt", found)):
             (tmp_path / f"{name}.json").write_text(json.dumps(content))
-        path = tmp_path / "dt.json"
-        assert p_values(tmp_path / "gt.json", path, path, "segmentation") == {"AP": 1, "oLRP": 1}
+        tests = PairedTests(tmp_path / "gt.json")
+        with pytest.raises(UserError, match=r"dt\.json: has nothing to compare in segmentation"):
+            tests(tmp_path / "dt.json", tmp_path / "dt.json", "segmentation")
+        (tmp_path / "gt.json").write_text(json.dumps({**ground_truth, "images": [], "annotations": []}))
+        with pytest.raises(UserError, match="has no images to draw"):
+            PairedTests(tmp_path / "gt.json")
+
+    def test_progress_is_told_of_every_resample_and_swap(self) -> None:
+        ground_truth, found = many(3, 0.6)
+        told: list[tuple[str, int, int]] = []
+        compare(ground_truth, found, found, samples=4, tasks=["detection"], progress=lambda *one: told.append(one))
+        assert told == [(f"{what} detection", done, 4) for what in ("Resample", "Swap") for done in (1, 2, 3, 4)]
 
 
 class TestBreakdowns:

@@ -13,6 +13,8 @@ from pathlib import Path
 from comics.files import write_json
 from comics.params import METRICS, SPLITS, TASKS, TEST_SPLITS, Params
 from comics.provenance import write_sidecar
+from comics.report.results import resolved_runs
+from comics.report.tables import comparison_path
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 """The fixture `run`."""
@@ -80,6 +82,10 @@ def fabricate(params: Params, folder: Path) -> None:
                 write_json(path, [])
                 write_sidecar(path, {"run": run, "split": split, "seed": seed, "digest": resolved.digest})
             fabricate_scores(params, folder, run, seed)
+    for name, table in params.tables.items():
+        runs = [one for row in table.rows if row.run for one in resolved_runs(params, row.run)]
+        digests = {f"{one.name} seed {one.seed}": one.digest for one in runs}
+        write_json(folder / comparison_path(params, name), {"digests": digests, "comparisons": [], "similar": []})
 
 
 def planned(text: str) -> dict[str, int]:

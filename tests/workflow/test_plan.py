@@ -14,7 +14,16 @@ from comics.errors import UserError
 from comics.files import read_json
 from comics.params import load
 from comics.pipeline import demo, mean_scores, print_summary, write_metrics
-from comics.plan import figure_files, runs_of, score_files, table_files, write_inputs
+from comics.plan import (
+    compared_files,
+    comparison_files,
+    figure_files,
+    page_files,
+    runs_of,
+    score_files,
+    table_files,
+    write_inputs,
+)
 
 
 def test_runs_that_are_the_same_are_one(project: Path) -> None:
@@ -42,6 +51,32 @@ def test_optional_rows_count_where_results_exist_or_are_made_anyway(project: Pat
     assert [file for file in files if file.endswith(".csv")] == [
         f"results/mini/{run}/seed0/test_dev.csv" for run in ("blendmask", "comics")
     ]
+
+
+def test_rows_are_compared_where_their_detections_are_there_or_made_anyway(made_project: Path) -> None:
+    params, path = load("params.yaml"), "results/mini/comparisons/table_iv.json"
+    assert comparison_files(params, "table_iv") == [path]
+    assert set(compared_files(params, "table_iv")) >= {
+        "results/mini/da/seed0/test_dev.csv",
+        "results/mini/da/seed0/test_dev.detections.json",
+        "data/mini/test_challenge/annotations.json",
+    }
+    assert path in page_files(params, tables=["table_iv"])
+    (made_project / path).unlink()
+    assert comparison_files(params, "table_iv") == [path]
+    (made_project / "results/mini/da/seed0/test_dev.detections.json").unlink()
+    assert comparison_files(params, "table_iv") == []  # the scores are enough: no training for a mark
+    assert path not in table_files(params, "table_iv")
+    (made_project / "results/mini/da/seed0/test_dev.csv").unlink()
+    assert comparison_files(params, "table_iv") == [path]  # they are made for the scores
+    edit(made_project / "params.yaml", "    paper: IV\n", "    paper: IV\n    compare: false\n")
+    assert comparison_files(load("params.yaml"), "table_iv") == []
+
+
+def test_one_row_is_not_compared(project: Path) -> None:
+    params = load("params.yaml")
+    assert comparison_files(params, "table_ii", made={"blendmask"}) == []
+    assert len(comparison_files(params, "table_ii", made={"blendmask", "comics"})) == 1
 
 
 def inputs(project: Path) -> dict[str, str]:

@@ -18,13 +18,28 @@ TABLE = "reports/table_iv.tex"
 def test_a_fresh_project_plans_every_distinct_run_once(project: Path, run: Run) -> None:
     done = run("snakemake", "-n", TABLE, cwd=project)
     assert "profiles/default" in done.stdout  # hence neither --cores nor --resources is needed
-    assert planned(done.stdout) == {"make_dataset": 1, "train": 8, "predict": 8, "evaluate": 16, "table": 1}
+    assert planned(done.stdout) == {
+        "make_dataset": 1,
+        "train": 8,
+        "predict": 8,
+        "evaluate": 16,
+        "compare_table": 1,
+        "table": 1,
+    }
     # Table V shares two of its seven runs with Table IV; Figure 9 and the page show only what is made anyway.
     # The flags as the README has them: targets before --resources, which takes all words after it.
     targets = [TABLE, "reports/table_v.tex", "reports/figures/figure_9.png", "reports/index.html"]
     done = run("snakemake", "-n", "--cores", "1", *targets, "--resources", "gpu=1", cwd=project)
-    expected = {"make_dataset": 1, "train": 13, "predict": 13, "evaluate": 26, "table": 2, "figure": 1, "page": 1}
-    assert planned(done.stdout) == expected
+    assert planned(done.stdout) == {
+        "make_dataset": 1,
+        "train": 13,
+        "predict": 13,
+        "evaluate": 26,
+        "compare_table": 2,
+        "table": 2,
+        "figure": 1,
+        "page": 1,
+    }
 
 
 def test_only_what_changed_is_planned(made_project: Path, run: Run) -> None:
@@ -42,15 +57,15 @@ def test_only_what_changed_is_planned(made_project: Path, run: Run) -> None:
     edit(params, "{title: BlendMask + FEA, components: [attention]}", "{title: Other, components: [attention]}")
     assert plan() == {}
     edit(params, "{title: Other, components: [attention]}", "{components: [attention], training: {lr: 0.03}}")
-    assert plan() == {"train": 1, "predict": 1, "evaluate": 2, "table": 1}
+    assert plan() == {"train": 1, "predict": 1, "evaluate": 2, "compare_table": 1, "table": 1}
     edit(params, "training: {lr: 0.03}", "inference: {score_threshold: 0.1}")
-    assert plan() == {"predict": 1, "evaluate": 2, "table": 1}  # the weights stay
+    assert plan() == {"predict": 1, "evaluate": 2, "compare_table": 1, "table": 1}  # the weights stay
 
     params.write_text(original)  # a run and a row more
     edit(params, "\nruns:\n", "\nruns:\n  hot: {components: [coarse, fine], objective: {temperature: 2.0}}\n")
     last = '      - {label: ["yes", "yes", "yes"], run: comics, paper: DA+FEA+Bi-grained}\n'
     edit(params, last, last + '      - {label: ["no", "no", "hot"], run: hot}\n')
-    assert plan() == {"train": 1, "predict": 1, "evaluate": 2, "table": 1}
+    assert plan() == {"train": 1, "predict": 1, "evaluate": 2, "compare_table": 1, "table": 1}
 
     annotations.write_text(annotations.read_text().replace("Real", "Really"))
     assert plan()["train"] == 9

@@ -68,13 +68,19 @@ def sources(*packages):
 
 
 @cache
-def requested_runs():
-    """Runs that this call makes for some table's sake: of the tables among its targets, or of all of them where a
-    target is the paper or no file (`all`, say)."""
+def requested_tables():
+    """Tables that this call makes: those among its targets, or all of them where a target is the paper or no file (`all`,
+    say)."""
     targets = [os.path.splitext(target) for target in map(str, workflow.dag_settings.targets)]
     named = {os.path.basename(stem) for stem, _ in targets}
     everything = not targets or "paper" in named or not all(suffix for _, suffix in targets)
-    return plan.runs_of(PARAMS, [table for table in PARAMS.tables if everything or table in named])
+    return [table for table in PARAMS.tables if everything or table in named]
+
+
+@cache
+def requested_runs():
+    """Runs that this call makes for the sake of `requested_tables`."""
+    return plan.runs_of(PARAMS, requested_tables())
 
 
 def datasets_of(kind):

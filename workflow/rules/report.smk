@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        scores=lambda wildcards: plan.table_files(PARAMS, wildcards.table, requested_runs()),
+        files=lambda wildcards: plan.table_files(PARAMS, wildcards.table, requested_runs()),
         code=sources("report"),
     output:
         tex=report(
@@ -27,9 +27,9 @@ rule table:
 
 
 rule compare_table:
-    """Which rows are not significantly different from the best. Asked for by name: a table marks it once it is there."""
+    """Which rows are not significantly different from the best: the table marks them."""
     input:
-        scores=lambda wildcards: plan.table_scores(PARAMS, wildcards.table, requested_runs()),
+        files=lambda wildcards: plan.compared_files(PARAMS, wildcards.table, requested_runs()),
         code=sources("evaluation"),
     output:
         ensure(f"results/{PARAMS.dataset}/comparisons/{{table}}.json", non_empty=True),
@@ -73,7 +73,7 @@ rule figure:
 rule page:
     """The page with everything that there is; what is not says so in its place."""
     input:
-        scores=lambda wildcards: plan.page_files(PARAMS, requested_runs()),
+        files=lambda wildcards: plan.page_files(PARAMS, requested_runs(), requested_tables()),
         code=sources("report"),
     output:
         report(

@@ -206,8 +206,17 @@ def test_marks_of_a_comparison_are_used_only_for_the_very_runs_it_compared(proje
     assert marked == [(other.run, "AP")]
     assert tables.to_latex(table).count(r"\rlap{$^{\approx}$}") == 1
     assert "not significantly different" in tables.to_markdown(table)
+    write_json(path, {"digests": digests, "similar": []})
+    table = build(project, "table_iv")
+    assert "differ significantly" in tables.to_markdown(table)
+    assert r"p \textless{} 0.05" in tables.to_latex(table)
     write_json(path, {"digests": digests | {"da seed 0": "0" * 16}, "similar": similar})
-    assert not any(cell.similar for _, line in tables.table_lines(build(project, "table_iv")) for cell in line.cells)
+    table = build(project, "table_iv")
+    assert not any(cell.similar for _, line in tables.table_lines(table) for cell in line.cells)
+    assert "significant" not in tables.to_markdown(table)
+    write_json(path, {"digests": digests, "similar": similar})
+    project.edit("    paper: IV\n", "    paper: IV\n    compare: false\n")
+    assert "significant" not in tables.to_markdown(build(project, "table_iv"))
 
 
 def test_csv_keeps_full_precision_and_says_whose_number_it_is(project):
