@@ -262,7 +262,13 @@ def _draw_labels(ax: Axes, points: list[Point], figure: ScatterFigure) -> list[B
         sizes.append((extent.width * scale + 1.0, extent.height * scale))
         x, y = ax.transData.transform((point.x, point.y))
         where.append((x * scale, y * scale))
-    boxes = place(where, sizes, frame, style.marker_size * 1.25)
+    place_of = {(point.label, point.measured): spot for point, spot in zip(points, where, strict=True)}
+    joined = [
+        (spot, place_of[label, False])
+        for (label, measured), spot in place_of.items()
+        if measured and (label, False) in place_of
+    ]
+    boxes = place(where, sizes, frame, style.marker_size * 1.25, joined)
     to_data = ax.transData.inverted()
     for text, box, (x, y) in zip(texts, boxes, where, strict=True):
         centre = box.centre()

@@ -1,13 +1,37 @@
-"""Labels beside points, without overlap: deterministic, so that equal results give equal bytes."""
+"""Labels beside points, without overlap: deterministic, so that equal results give equal bytes.
+
+Each label has some hundred places around its point. What each place costs by itself, and what each two places of two labels
+cost together, is computed once; then many random choices are improved label by label, all at the same time, and the
+cheapest is taken.
+"""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 Segment = tuple[tuple[float, float], tuple[float, float]]
+
+CLASH, THROUGH, CROSSING, MARKER, LINE = 1e4, 200.0, 100.0, 25.0, 10.0
+"""Costs, beside a leader line's length in points: two labels overlap; a leader line runs through a label; two of them cross;
+one runs through a marker; a label lies on another line of the figure."""
+
+STARTS = 64
+"""Random choices that are improved."""
+
+SWEEPS, HEAT = 60, 50.0
+"""Rounds of annealing, and the difference in cost that hardly matters in the first."""
+
+KEPT = 160
+"""Places a label chooses from: those that cost least by themselves."""
+
+RINGS, STEP = 30, 4.0
+"""Of places around a point: their number, and the distance between them in points."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +62,63 @@ class Box:
         return (self.left + self.right) / 2, (self.bottom + self.top) / 2
 
 
-def _spots(x: float, y: float, width: float, height: float, gap: float) -> Iterator[Box]:
+def anchor(box: Box, point: tuple[float, float]) -> tuple[float, float]:
+    """The point of `box` nearest to `point`: where its leader line ends."""
+    return min(max(point[0], box.left), box.right), min(max(point[1], box.bottom), box.top)
+
+
+def place(
+    points: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    frame: Box,
+    marker: float,
+    lines: Sequence[Segment] = (),
+) -> list[Box]:
+    """A rectangle for each point's label that overlaps neither another label nor a marker, with short leader lines.
+
+    A label that finds no place because the frame is full lies on its point.
+
+    Args:
+        points: (x, y) of each point, in points of 1/72 inch.
+        sizes: (width, height) of each label.
+        frame: labels stay inside.
+        marker: diameter of the markers.
+        lines: other lines of the figure, which labels rather leave alone.
+    """
+    half = marker / 2 + 0.5
+    markers = [Box(x - half, y - half, x + half, y + half) for x, y in points]
+    places = []
+    for point, size in zip(points, sizes, strict=True):
+        around = [box for box in _around(*point, *size, half + 1.0) if box.inside(frame)]
+        free = [box for box in around if not any(box.overlaps(other) for other in markers)]
+        on_point = Box(point[0] - size[0] / 2, point[1] - size[1] / 2, point[0] + size[0] / 2, point[1] + size[1] / 2)
+        places.append(np.array([astuple(box) for box in free or [on_point]]))
+    leaders = [_leaders(boxes, point) for boxes, point in zip(places, points, strict=True)]
+    alone = []
+    for index, (boxes, leader) in enumerate(zip(places, leaders, strict=True)):
+        length = np.hypot(*(leader[:, 1] - leader[:, 0]).T)
+        cost = length + length**2 / 100 + 0.02 * np.arange(len(boxes))  # an earlier place is the more usual one
+        for other, box in enumerate(markers):
+            if other != index and not box.overlaps(markers[index]):
+                cost += MARKER * _through(leader, np.array([astuple(box)]))[:, 0]
+        for line in lines:
+            cost += LINE * _through(np.array([line]), boxes)[0]
+        kept = np.argsort(cost, kind="stable")[:KEPT]
+        places[index], leaders[index] = boxes[kept], leader[kept]
+        alone.append(cost[kept])
+    together = {
+        (one, other): _together(places[one], leaders[one], places[other], leaders[other])
+        for one in range(len(points))
+        for other in range(one)
+    }
+    chosen = _cheapest(alone, together)
+    return [Box(*boxes[index].tolist()) for boxes, index in zip(places, chosen, strict=True)]
+
+
+def _around(x: float, y: float, width: float, height: float, gap: float) -> Iterator[Box]:
     """Places for a label around a point: to the right first, then around, in rings ever farther out."""
-    for ring in range(40):
-        distance = gap + 3.0 * ring
+    for ring in range(RINGS):
+        distance = gap + STEP * ring
         for step in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8):
             angle = math.pi * step / 8
             cos, sin = math.cos(angle), math.sin(angle)
@@ -51,127 +128,73 @@ def _spots(x: float, y: float, width: float, height: float, gap: float) -> Itera
             yield Box(centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
 
 
-def _crossed(a: tuple[float, float], b: tuple[float, float], box: Box) -> bool:
-    """Whether the segment from `a` to `b` passes through the inside of `box` (Liang and Barsky's clipping)."""
-    enter, leave = 0.0, 1.0
-    for start, end, low, high in ((a[0], b[0], box.left, box.right), (a[1], b[1], box.bottom, box.top)):
-        step = end - start
-        if step == 0:
-            if not low < start < high:
-                return False
-            continue
-        first, second = (low - start) / step, (high - start) / step
-        enter, leave = max(enter, min(first, second)), min(leave, max(first, second))
-        if enter >= leave:
-            return False
-    return True
+def _leaders(boxes: Floats, point: tuple[float, float]) -> Floats:
+    """(K, 2 ends, 2) leader lines from `point` to `boxes` (K, 4)."""
+    start = np.broadcast_to(np.array(point), (len(boxes), 2))
+    return np.stack([start, np.clip(start, boxes[:, :2], boxes[:, 2:])], axis=1)
 
 
-def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+def _through(segments: Floats, boxes: Floats) -> NDArray[np.bool_]:
+    """(S, K) whether segments (S, 2 ends, 2) pass through the inside of boxes (K, 4) (Liang and Barsky's clipping)."""
+    start, step = segments[:, None, 0], (segments[:, 1] - segments[:, 0])[:, None]
+    low, high = boxes[None, :, :2], boxes[None, :, 2:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = (low - start) / step, (high - start) / step
+    flat = np.broadcast_to(step == 0, one.shape)
+    within = (low < start) & (start < high)
+    first = np.where(flat, np.where(within, -np.inf, np.inf), np.minimum(one, other)).max(axis=2)
+    last = np.where(flat, np.where(within, np.inf, -np.inf), np.maximum(one, other)).min(axis=2)
+    return np.maximum(first, 0) < np.minimum(last, 1)
 
 
-def _cross(first: Segment, second: Segment) -> bool:
-    """Whether two segments properly cross."""
-    (a, b), (c, d) = first, second
-    return _turn(a, b, c) * _turn(a, b, d) < 0 and _turn(c, d, a) * _turn(c, d, b) < 0
+def _crossing(one: Floats, other: Floats) -> NDArray[np.bool_]:
+    """(K, L) whether segments (K, 2 ends, 2) and (L, 2 ends, 2) properly cross."""
+
+    def turn(a: Floats, b: Floats, c: Floats) -> Floats:
+        return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
+
+    a, b = one[:, None, 0], one[:, None, 1]
+    c, d = other[None, :, 0], other[None, :, 1]
+    return (turn(a, b, c) * turn(a, b, d) < 0) & (turn(c, d, a) * turn(c, d, b) < 0)
 
 
-class _Placement:
-    """The state of `place`: a rectangle for each label placed so far."""
-
-    def __init__(
-        self,
-        points: Sequence[tuple[float, float]],
-        sizes: Sequence[tuple[float, float]],
-        frame: Box,
-        marker: float,
-        taken: Sequence[Box],
-    ) -> None:
-        self.points, self.sizes, self.frame, self.taken = points, sizes, frame, taken
-        self.half = marker / 2 + 0.5
-        self.markers = [Box(x - self.half, y - self.half, x + self.half, y + self.half) for x, y in points]
-        self.boxes: dict[int, Box] = {}
-
-    def _cost(self, index: int, box: Box, enough: float = math.inf) -> float:
-        """Length of the leader line, and what it runs through; any sum from `enough` on is as good as another."""
-        point = self.points[index]
-        line = (point, anchor(box, point))
-        cost = math.dist(*line)
-        for other, placed in self.boxes.items():
-            if cost >= enough:
-                return cost
-            if other != index:
-                theirs = (self.points[other], anchor(placed, self.points[other]))
-                cost += 200 * (_crossed(*line, placed) + _crossed(*theirs, box)) + 100 * _cross(line, theirs)
-        for other, marker in enumerate(self.markers):
-            if other != index and not marker.overlaps(self.markers[index]):
-                cost += 25 * _crossed(*line, marker)
-        return cost
-
-    def total(self) -> float:
-        """Cost of all labels; one that overlaps another or a marker outweighs everything."""
-        boxes = list(self.boxes.values())
-        clashes = sum(box.overlaps(other) for i, box in enumerate(boxes) for other in [*boxes[:i], *self.markers])
-        return 1e4 * clashes + sum(self._cost(index, box) for index, box in self.boxes.items())
-
-    def choose(self, index: int) -> None:
-        """Give label `index` its cheapest free place; none free: the place it has, or on its point."""
-        (x, y), (width, height) = self.points[index], self.sizes[index]
-        others = [box for other, box in self.boxes.items() if other != index]
-        blocked = [*self.taken, *self.markers, *others]
-        best, lowest = None, math.inf
-        for box in _spots(x, y, width, height, self.half + 1.0):
-            if math.dist((x, y), anchor(box, (x, y))) >= lowest:
-                break  # and so it is with all that follow
-            if not box.inside(self.frame) or any(box.overlaps(other) for other in blocked):
-                continue
-            cost = self._cost(index, box, lowest)
-            if cost < lowest - 0.5:  # an earlier place is the more usual one
-                best, lowest = box, cost
-        if best is not None:
-            self.boxes[index] = best
-        else:
-            self.boxes.setdefault(index, Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+def _together(one: Floats, leaders: Floats, other: Floats, their_leaders: Floats) -> Floats:
+    """(K, L) cost of each two places (K, 4) and (L, 4) of two labels, with their leader lines."""
+    overlap = ((one[:, None, :2] < other[None, :, 2:]) & (other[None, :, :2] < one[:, None, 2:])).all(axis=2)
+    through = _through(leaders, other).astype(float) + _through(their_leaders, one).T
+    return CLASH * overlap + THROUGH * through + CROSSING * _crossing(leaders, their_leaders)
 
 
-def place(
-    points: Sequence[tuple[float, float]],
-    sizes: Sequence[tuple[float, float]],
-    frame: Box,
-    marker: float,
-    taken: Sequence[Box] = (),
-) -> list[Box]:
-    """A rectangle for each point's label that overlaps neither another label, nor a marker, nor what is `taken`.
-
-    Points with the most neighbours choose first, each the place with the shortest leader line that crosses least; then
-    each chooses anew, knowing the others. A label finds no place only where the frame is full: it lies on its point.
+def _cheapest(alone: Sequence[Floats], together: dict[tuple[int, int], Floats]) -> list[int]:
+    """A place for each label, by cost.
 
     Args:
-        points: (x, y) of each point, in points of 1/72 inch.
-        sizes: (width, height) of each label.
-        frame: labels stay inside.
-        marker: diameter of the markers.
-        taken: other rectangles to stay clear of.
+        alone: (K,) of each label, ascending: what its places cost by themselves.
+        together: (one, other) with other < one -> (K, L), what theirs cost together.
     """
-    near = [sum(math.dist(point, other) < 60 for other in points) for point in points]
-    order = sorted(range(len(points)), key=lambda index: (-near[index], points[index], index))
-    best: _Placement | None = None
-    for attempt in range(4):  # other orders end in other local minima
-        placement = _Placement(points, sizes, frame, marker, taken)
-        for _ in range(4):
-            before = dict(placement.boxes)
-            for index in order:
-                placement.choose(index)
-            if placement.boxes == before:
-                break
-        if best is None or placement.total() < best.total():
-            best = placement
-        random.Random(attempt).shuffle(order)
-    assert best is not None
-    return [best.boxes[index] for index in range(len(points))]
-
-
-def anchor(box: Box, point: tuple[float, float]) -> tuple[float, float]:
-    """The point of `box` nearest to `point`: where its leader line ends."""
-    return min(max(point[0], box.left), box.right), min(max(point[1], box.bottom), box.top)
+    labels = len(alone)
+    if not labels:
+        return []
+    rng = np.random.default_rng(0)
+    chosen = np.stack([rng.integers(min(len(cost), 40), size=STARTS) for cost in alone])  # among the cheapest
+    chosen[:, 0] = 0
+    for sweep in range(SWEEPS + 20):
+        before = chosen.copy()
+        warmth = HEAT * max(0.0, 1 - sweep / SWEEPS)
+        for label in rng.permutation(labels):
+            costs = np.repeat(alone[label][:, None], STARTS, axis=1)
+            for other in range(labels):
+                if other < label:
+                    costs += together[label, other][:, chosen[other]]
+                elif other > label:
+                    costs += together[other, label][chosen[other]].T
+            if warmth:  # simulated annealing: Gumbel noise makes a cheap place likely, not certain
+                costs -= warmth * rng.gumbel(size=costs.shape)
+            chosen[label] = costs.argmin(axis=0)
+        if not warmth and (chosen == before).all():
+            break
+    total = np.sum([alone[label][chosen[label]] for label in range(labels)], axis=0)
+    for (one, other), costs in together.items():
+        total += costs[chosen[one], chosen[other]]
+    best: list[int] = chosen[:, total.argmin()].tolist()
+    return best

@@ -2,11 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from comics.errors import UserError
 from comics.report import figures
-from comics.report.labels import Box, place
+from comics.report.labels import Box, anchor, place
 
 from .conftest import REPOSITORY
 
@@ -34,6 +35,15 @@ def test_a_lone_label_is_right_beside_its_point():
     assert box.centre()[1] == pytest.approx(50)
 
 
+def test_a_label_rather_leaves_other_lines_alone():
+    (box,) = place([(50, 50)], [(20, 8)], Box(0, 0, 100, 100), 6, [((50, 50), (90, 50))])
+    assert not (box.bottom < 50 < box.top and box.right > 50)
+
+
+def test_no_point_no_label():
+    assert place([], [], Box(0, 0, 10, 10), 6) == []
+
+
 def test_a_full_frame_still_gives_every_label_a_place():
     assert len(place([(5, 5), (6, 5)], [(20, 8), (20, 8)], Box(0, 0, 10, 10), 6)) == 2
 
@@ -49,18 +59,24 @@ def test_points_are_measured_filled_and_reported_hollow(project):
 
 
 @pytest.mark.parametrize("name", ["figure_9", "figure_10"])
-def test_labels_of_the_papers_scatters_do_not_overlap(project, name, monkeypatch):
+def test_labels_of_the_papers_scatters_overlap_neither_each_other_nor_leader_lines(project, name, monkeypatch):
     project.scores(["blendmask", "comics"])
-    placed = []
+    placed, pierced = [], []
 
-    def spy(*arguments):
-        placed.append(place(*arguments))
-        return placed[-1]
+    def spy(points, *arguments):
+        placed.append(boxes := place(points, *arguments))
+        for index, (point, box) in enumerate(zip(points, boxes, strict=True)):
+            line = np.linspace(point, anchor(box, point), 200)
+            for other in [*boxes[:index], *boxes[index + 1 :]]:
+                inside = (line > (other.left, other.bottom)) & (line < (other.right, other.top))
+                pierced.append(inside.all(axis=1).any())
+        return boxes
 
     monkeypatch.setattr(figures, "place", spy)
     figures.draw(project.params, name, project.root / "figure.pdf", project.root)
     assert [len(boxes) for boxes in placed] == [13, 15]
     assert all(overlapping(boxes) == [] for boxes in placed)
+    assert sum(pierced) == 0
 
 
 def test_equal_results_give_equal_bytes_and_another_colour_others(project):
