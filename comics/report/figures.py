@@ -18,7 +18,7 @@ from comics.errors import UserError, did_you_mean
 from comics.files import atomic_write
 from comics.params import ComparisonFigure, ExamplesFigure, Params, ScatterFigure
 from comics.report import reported
-from comics.report.labels import Box, anchor, place
+from comics.report.labels import Box, anchor, centred, place
 from comics.report.results import read_rows, runs_drawn
 from comics.report.style import SPLIT_NAMES, TASK_NAMES, higher_is_better, plain
 
@@ -268,7 +268,8 @@ def _draw_labels(ax: Axes, points: list[Point], figure: ScatterFigure) -> list[B
         for (label, measured), spot in place_of.items()
         if measured and (label, False) in place_of
     ]
-    boxes = place(where, sizes, frame, style.marker_size * 1.25, joined)
+    side = style.marker_size * 1.25 + 1
+    boxes = place([centred(spot, side, side) for spot in where], sizes, frame, joined)
     to_data = ax.transData.inverted()
     for text, box, (x, y) in zip(texts, boxes, where, strict=True):
         centre = box.centre()

@@ -5,7 +5,9 @@ Real is a solid outline, fake a dashed one; what a run got wrong is written out,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +18,17 @@ from comics.classes import CLASSES
 from comics.errors import UserError
 from comics.params import ComparisonFigure, ExamplesFigure, ImageStyle, Params
 from comics.report.figures import canvas, save
+from comics.report.labels import Box, anchor, place
 from comics.report.results import resolved_runs
 from comics.report.samples import (
+    AGAIN,
     FALSE_ALARM,
     HIT,
     MISS,
     WRONG,
     Face,
     Sample,
+    box_iou,
     comparison_samples,
     example_samples,
     outlines,
@@ -80,36 +85,63 @@ def _outline(ax: Axes, face: Face, sample: Sample, style: ImageStyle, *, faint: 
         )
 
 
-def _tag(ax: Axes, face: Face, text: str, style: ImageStyle, sample: Sample, *, error: bool) -> None:
-    """Write `text` over a face, inside the photograph."""
-    x, y, width, height = face.box
-    middle = x + width / 2
-    side = "left" if middle < 0.3 * sample.width else "right" if middle > 0.7 * sample.width else "center"
-    anchor_x = {"left": max(x, 0), "right": min(x + width, sample.width), "center": middle}[side]
-    # above a face, below a false alarm, inside a missed face: a run's tags on one face then stay apart
-    vertical = {MISS: "center", FALSE_ALARM: "top"}.get(text if text == MISS else face.verdict, "bottom")
-    anchor_y = {
-        "center": y + height / 2,
-        "top": min(y + height, 0.91 * sample.height),
-        "bottom": max(y, 0.09 * sample.height),
-    }[vertical]
-    ax.text(
-        anchor_x,
-        anchor_y,
-        text,
-        fontsize=0.72 * style.font_size,
-        fontweight="bold" if error else "normal",
-        color="black",
-        ha=side,
-        va=vertical,
-        bbox={
-            "boxstyle": "square,pad=0.12",
-            "facecolor": "#FFFFFF" if error else (style.real, style.fake)[face.label],
-            "edgecolor": ERROR if error else "none",
-            "linewidth": 0.7,
-            "alpha": 0.92,
-        },
-    )
+@dataclass(frozen=True)
+class _Tag:
+    """A few words about a face."""
+
+    face: Face
+    text: str
+    error: bool
+
+
+def _write_tags(ax: Axes, tags: Sequence[_Tag], style: ImageStyle) -> None:
+    """Write `tags` beside their faces, inside the photograph, without overlap; one farther away has a leader line.
+
+    The layout of the figure must be settled.
+    """
+    from matplotlib.transforms import Bbox
+
+    scale = 72 / ax.figure.dpi  # type: ignore[union-attr]
+    texts, sizes, markers = [], [], []
+    for tag in tags:
+        text = ax.text(
+            0,
+            0,
+            tag.text,
+            fontsize=0.72 * style.font_size,
+            fontweight="bold" if tag.error else "normal",
+            color="black",
+            ha="center",
+            va="center",
+            linespacing=1.0,
+            bbox={
+                "boxstyle": "square,pad=0.12",
+                "facecolor": "#FFFFFF" if tag.error else (style.real, style.fake)[tag.face.label],
+                "edgecolor": ERROR if tag.error else "none",
+                "linewidth": 0.7,
+                "alpha": 0.92,
+            },
+        )
+        extent = text.get_window_extent()
+        padding = 0.24 * 0.72 * style.font_size + 1.0
+        texts.append(text)
+        sizes.append((extent.width * scale + padding, extent.height * scale + padding))
+        x, y, width, height = tag.face.box
+        # The middle of a face stays free; its rim may be covered.
+        inner = [(x + 0.2 * width, y + 0.8 * height), (x + 0.8 * width, y + 0.2 * height)]
+        (left, bottom), (right, top) = ax.transData.transform(inner) * scale
+        markers.append(Box(left, bottom, right, top))
+    window: Bbox = ax.get_window_extent()
+    frame = Box(*(float(value) * scale for value in window.extents))
+    to_data = ax.transData.inverted()
+    for text, marker, box in zip(texts, markers, place(markers, sizes, frame), strict=True):
+        centre = box.centre()
+        text.set_position(tuple(to_data.transform((centre[0] / scale, centre[1] / scale))))
+        start = anchor(marker, centre)
+        end = anchor(box, start)
+        if math.dist(start, end) > 0.6 * style.font_size:
+            line = to_data.transform(np.array([start, end]) / scale)
+            ax.plot(line[:, 0], line[:, 1], color="white", linewidth=0.6, zorder=2.5, scalex=False, scaley=False)
 
 
 def _frame(ax: Axes, face: Face) -> None:
@@ -134,19 +166,28 @@ def verdict_text(face: Face) -> str:
     """A detection in a word or two: ``fake .93``, and what is wrong with it."""
     name = CLASSES[face.label].lower()
     score = f" {face.score:.2f}".replace(" 0.", " .") if face.score is not None else ""
-    return {HIT: f"{name}{score}", WRONG: f"not {name}{score}", FALSE_ALARM: f"no face{score}"}.get(face.verdict, name)
+    words = {HIT: name, WRONG: f"not {name}", AGAIN: f"+ {name}", FALSE_ALARM: "no face"}
+    return f"{words[face.verdict]}{score}" if face.verdict in words else name
 
 
-def _draw_run(ax: Axes, sample: Sample, run: str, style: ImageStyle) -> None:
+def _draw_run(ax: Axes, sample: Sample, run: str, style: ImageStyle) -> list[_Tag]:
+    """Draw what `run` found and missed; return what there is to write."""
     for face in sample.found[run]:
         _outline(ax, face, sample, style)
         if face.verdict != HIT:
             _frame(ax, face)
     for face in sample.missed[run]:
         _frame(ax, face)
-        _tag(ax, face, MISS, style, sample, error=True)
+    words = {id(face): [verdict_text(face)] for face in sample.found[run] if face.verdict != AGAIN}
+    first = [face for face in sample.found[run] if face.verdict != AGAIN]
     for face in sample.found[run]:
-        _tag(ax, face, verdict_text(face), style, sample, error=face.verdict != HIT)
+        if face.verdict == AGAIN:  # said beside the better one
+            nearest = int(box_iou(face.box, np.array([one.box for one in first])).argmax())
+            words[id(first[nearest])].append(verdict_text(face))
+    return [
+        *(_Tag(face, MISS, True) for face in sample.missed[run]),
+        *(_Tag(face, "\n".join(words[id(face)]), face.verdict != HIT or len(words[id(face)]) > 1) for face in first),
+    ]
 
 
 def _heights(columns: Sequence[Sample], rows: int, width: float) -> float:
@@ -193,15 +234,15 @@ def draw_comparison(params: Params, figure: ComparisonFigure, output: Path, root
     with canvas(style.width, height, style.font_size) as drawing:
         axes = drawing.subplots(len(runs) + 1, len(columns), squeeze=False)
         drawing.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # type: ignore[union-attr,call-arg]
+        tags: dict[Axes, list[_Tag]] = {}
         for column, sample in enumerate(columns):
             for row, run in enumerate(runs):
                 _show(axes[row, column], sample, root)
-                _draw_run(axes[row, column], sample, run, style)
+                tags[axes[row, column]] = _draw_run(axes[row, column], sample, run, style)
             _show(axes[-1, column], sample, root)
             for face in sample.truth:
                 _outline(axes[-1, column], face, sample, style)
-            for face in sample.truth:
-                _tag(axes[-1, column], face, CLASSES[face.label].lower(), style, sample, error=False)
+            tags[axes[-1, column]] = [_Tag(face, CLASSES[face.label].lower(), False) for face in sample.truth]
             axes[-1, column].set_xlabel(f"({_letter(column)})", labelpad=2)
         for row, run in enumerate(runs):
             axes[row, 0].set_ylabel(run_title(params, run))
@@ -214,9 +255,19 @@ def draw_comparison(params: Params, figure: ComparisonFigure, output: Path, root
         handles = [
             Line2D([], [], color=style.real, linestyle="-", label="real"),
             Line2D([], [], color=style.fake, linestyle=(0, (2.2, 1.2)), label="fake"),
-            Line2D([], [], color=ERROR, linestyle=(0, (1, 1)), label="error: miss, no face there, or not that class"),
+            Line2D(
+                [],
+                [],
+                color=ERROR,
+                linestyle=(0, (1, 1)),
+                label="error: miss, no face, not that class, or found again (+)",
+            ),
         ]
         drawing.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        drawing.canvas.draw()  # only then is it known where the photographs are
+        drawing.set_layout_engine("none")
+        for ax, of_photo in tags.items():
+            _write_tags(ax, of_photo, style)
         digests = {}
         for run in runs:
             resolved = resolved_runs(params, run)[0]

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Segment = tuple[tuple[float, float], tuple[float, float]]
 
-CLASH, THROUGH, CROSSING, MARKER, LINE = 1e4, 200.0, 100.0, 25.0, 10.0
-"""Costs, beside a leader line's length in points: two labels overlap; a leader line runs through a label; two of them cross;
-one runs through a marker; a label lies on another line of the figure."""
+CLASH, COVER, THROUGH, CROSSING, MARKER, LINE = 1e4, 2e3, 200.0, 100.0, 25.0, 10.0
+"""Costs, beside a leader line's length in points: two labels overlap; a label covers a marker; a leader line runs through a
+label; two of them cross; one runs through a marker; a label lies on another line of the figure."""
 
 STARTS = 64
 """Random choices that are improved."""
@@ -30,8 +30,8 @@ SWEEPS, HEAT = 60, 50.0
 KEPT = 160
 """Places a label chooses from: those that cost least by themselves."""
 
-RINGS, STEP = 30, 4.0
-"""Of places around a point: their number, and the distance between them in points."""
+RINGS, STEP, GAP = 30, 4.0, 1.0
+"""Of places around a marker: their number, the distance between them, and that of the first, in points."""
 
 
 @dataclass(frozen=True)
@@ -67,38 +67,40 @@ def anchor(box: Box, point: tuple[float, float]) -> tuple[float, float]:
     return min(max(point[0], box.left), box.right), min(max(point[1], box.bottom), box.top)
 
 
+def centred(point: tuple[float, float], width: float, height: float) -> Box:
+    """The box of this size around `point`."""
+    return Box(point[0] - width / 2, point[1] - height / 2, point[0] + width / 2, point[1] + height / 2)
+
+
 def place(
-    points: Sequence[tuple[float, float]],
+    markers: Sequence[Box],
     sizes: Sequence[tuple[float, float]],
     frame: Box,
-    marker: float,
     lines: Sequence[Segment] = (),
 ) -> list[Box]:
-    """A rectangle for each point's label that overlaps neither another label nor a marker, with short leader lines.
+    """A rectangle for each marker's label that overlaps neither another label nor a marker, with short leader lines.
 
-    A label that finds no place because the frame is full lies on its point.
+    Where the frame is too full for that, labels cover markers rather than each other; one that is larger than the frame
+    lies on its marker.
 
     Args:
-        points: (x, y) of each point, in points of 1/72 inch.
+        markers: what is labelled, in points of 1/72 inch.
         sizes: (width, height) of each label.
         frame: labels stay inside.
-        marker: diameter of the markers.
         lines: other lines of the figure, which labels rather leave alone.
     """
-    half = marker / 2 + 0.5
-    markers = [Box(x - half, y - half, x + half, y + half) for x, y in points]
+    points = [marker.centre() for marker in markers]
     places = []
-    for point, size in zip(points, sizes, strict=True):
-        around = [box for box in _around(*point, *size, half + 1.0) if box.inside(frame)]
-        free = [box for box in around if not any(box.overlaps(other) for other in markers)]
-        on_point = Box(point[0] - size[0] / 2, point[1] - size[1] / 2, point[0] + size[0] / 2, point[1] + size[1] / 2)
-        places.append(np.array([astuple(box) for box in free or [on_point]]))
+    for marker, (width, height) in zip(markers, sizes, strict=True):
+        around = [box for box in _around(marker, width, height) if box.inside(frame)]
+        places.append(np.array([astuple(box) for box in around or [centred(marker.centre(), width, height)]]))
     leaders = [_leaders(boxes, point) for boxes, point in zip(places, points, strict=True)]
     alone = []
     for index, (boxes, leader) in enumerate(zip(places, leaders, strict=True)):
         length = np.hypot(*(leader[:, 1] - leader[:, 0]).T)
         cost = length + length**2 / 100 + 0.02 * np.arange(len(boxes))  # an earlier place is the more usual one
         for other, box in enumerate(markers):
+            cost += COVER * _overlap(boxes, np.array([astuple(box)]))[:, 0]
             if other != index and not box.overlaps(markers[index]):
                 cost += MARKER * _through(leader, np.array([astuple(box)]))[:, 0]
         for line in lines:
@@ -115,17 +117,20 @@ def place(
     return [Box(*boxes[index].tolist()) for boxes, index in zip(places, chosen, strict=True)]
 
 
-def _around(x: float, y: float, width: float, height: float, gap: float) -> Iterator[Box]:
-    """Places for a label around a point: to the right first, then around, in rings ever farther out."""
+def _around(marker: Box, width: float, height: float) -> Iterator[Box]:
+    """Places for a label around a marker: to the right first, then around, in rings ever farther out."""
+    x, y = marker.centre()
     for ring in range(RINGS):
-        distance = gap + STEP * ring
+        across, along = (
+            (side / 2 + GAP + STEP * ring) for side in (marker.right - marker.left, marker.top - marker.bottom)
+        )
         for step in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8):
             angle = math.pi * step / 8
             cos, sin = math.cos(angle), math.sin(angle)
-            # the rectangle's point nearest to (x, y) is at `distance` in this direction
-            centre_x = x + distance * cos + width / 2 * (1 if cos > 0.3 else -1 if cos < -0.3 else 0)
-            centre_y = y + distance * sin + height / 2 * (1 if sin > 0.3 else -1 if sin < -0.3 else 0)
-            yield Box(centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
+            # the label's point nearest to (x, y) is on an ellipse around the marker
+            centre_x = x + across * cos + width / 2 * (1 if cos > 0.3 else -1 if cos < -0.3 else 0)
+            centre_y = y + along * sin + height / 2 * (1 if sin > 0.3 else -1 if sin < -0.3 else 0)
+            yield centred((centre_x, centre_y), width, height)
 
 
 def _leaders(boxes: Floats, point: tuple[float, float]) -> Floats:
@@ -158,11 +163,15 @@ def _crossing(one: Floats, other: Floats) -> NDArray[np.bool_]:
     return (turn(a, b, c) * turn(a, b, d) < 0) & (turn(c, d, a) * turn(c, d, b) < 0)
 
 
+def _overlap(one: Floats, other: Floats) -> NDArray[np.bool_]:
+    """(K, L) whether the insides of boxes (K, 4) and (L, 4) meet."""
+    return np.all((one[:, None, :2] < other[None, :, 2:]) & (other[None, :, :2] < one[:, None, 2:]), axis=2)
+
+
 def _together(one: Floats, leaders: Floats, other: Floats, their_leaders: Floats) -> Floats:
     """(K, L) cost of each two places (K, 4) and (L, 4) of two labels, with their leader lines."""
-    overlap = ((one[:, None, :2] < other[None, :, 2:]) & (other[None, :, :2] < one[:, None, 2:])).all(axis=2)
     through = _through(leaders, other).astype(float) + _through(their_leaders, one).T
-    return CLASH * overlap + THROUGH * through + CROSSING * _crossing(leaders, their_leaders)
+    return CLASH * _overlap(one, other) + THROUGH * through + CROSSING * _crossing(leaders, their_leaders)
 
 
 def _cheapest(alone: Sequence[Floats], together: dict[tuple[int, int], Floats]) -> list[int]:

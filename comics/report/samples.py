@@ -18,9 +18,9 @@ from comics.files import read_json
 from comics.params import ComparisonFigure, ExamplesFigure, Params
 from comics.report.results import Key, NotMade, detections_path, read_scores, require, resolved_runs, scores_path
 
-HIT, WRONG, FALSE_ALARM, MISS = "hit", "wrong class", "false alarm", "miss"
-"""A detection on a face of its class, on a face of the other class, on no face (or on one already found); a face that
-no detection is on."""
+HIT, WRONG, AGAIN, FALSE_ALARM, MISS = "hit", "wrong class", "found again", "false alarm", "miss"
+"""A detection on a face of its class, on a face of the other class, on a face that a better one is on, on no face; a face
+that no detection is on."""
 
 Outline = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Sample:
     """Faces of the ground truth that a run has no detection on."""
 
     def errors(self, run: str) -> int:
-        """Misses, false alarms and wrong classes of `run`."""
+        """Misses, false alarms, faces found again and wrong classes of `run`."""
         return len(self.missed[run]) + sum(face.verdict != HIT for face in self.found[run])
 
 
@@ -91,7 +91,8 @@ def judge(truth: Sequence[Face], found: Sequence[Face], iou: float) -> list[Face
     free = list(range(len(truth)))
     boxes = np.array([face.box for face in truth], dtype=np.float64).reshape(-1, 4)
     for detection in sorted(found, key=lambda face: -(face.score or 0)):
-        detection.verdict = FALSE_ALARM
+        on_any = bool(len(boxes)) and box_iou(detection.box, boxes).max() >= iou
+        detection.verdict = AGAIN if on_any else FALSE_ALARM
         if free:
             overlaps = box_iou(detection.box, boxes[free])
             best = int(overlaps.argmax())

@@ -174,7 +174,7 @@
   const drawTag = (svg, photo, face, text, error, unit, tags) => {
     const size = 12 * unit, w = text.length * size * 0.6 + 4 * unit, h = size * 1.25;
     const x = Math.max(0, Math.min(face.box[0], photo.width - w));
-    const below = error && face.text && face.text.startsWith("no face");
+    const below = error && face.text && /^(no face|\+)/.test(face.text);
     let y = Math.max(0, Math.min(photo.height - h, below ? face.box[1] + face.box[3] : face.box[1] - h));
     const meets = (other) => x < other.x + other.w && other.x < x + w && y < other.y + h && other.y < y + h;
     for (let tries = 0; tries < 20 && tags.some(meets) && y + 2 * h < photo.height; tries += 1) y += h / 2;

@@ -10,6 +10,7 @@ from comics.errors import UserError
 from comics.report import figures
 from comics.report.gallery import verdict_text
 from comics.report.samples import (
+    AGAIN,
     FALSE_ALARM,
     HIT,
     WRONG,
@@ -45,7 +46,7 @@ def test_detections_are_judged_in_order_of_score():
         face(1, (200, 0, 10, 10), 0.7),
     ]
     missed = judge(truth, found, 0.5)
-    assert [one.verdict for one in found] == [FALSE_ALARM, HIT, WRONG, FALSE_ALARM]
+    assert [one.verdict for one in found] == [AGAIN, HIT, WRONG, FALSE_ALARM]
     assert [one.box for one in missed] == [(100, 0, 10, 10)]
 
 
@@ -59,7 +60,12 @@ def test_nothing_there_and_nothing_found():
 
 def test_verdicts_are_words():
     one = face(1, (0, 0, 1, 1), 0.934)
-    for verdict, text in ((HIT, "fake .93"), (WRONG, "not fake .93"), (FALSE_ALARM, "no face .93")):
+    for verdict, text in (
+        (HIT, "fake .93"),
+        (WRONG, "not fake .93"),
+        (AGAIN, "+ fake .93"),
+        (FALSE_ALARM, "no face .93"),
+    ):
         one.verdict = verdict
         assert verdict_text(one) == text
 

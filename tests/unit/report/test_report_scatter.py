@@ -7,7 +7,7 @@ import pytest
 
 from comics.errors import UserError
 from comics.report import figures
-from comics.report.labels import Box, anchor, place
+from comics.report.labels import Box, anchor, centred, place
 
 from .conftest import REPOSITORY
 
@@ -22,30 +22,38 @@ def test_labels_overlap_neither_each_other_nor_markers_and_stay_inside(seed):
     frame = Box(0, 0, 250, 200)
     points = [(rng.gauss(125, 15), rng.gauss(100, 12)) for _ in range(13)]
     points[1] = points[0]  # two systems at the same place
-    boxes = place(points, [(45.0, 8.0)] * 13, frame, 6)
+    markers = [centred(point, 6, 6) for point in points]
+    boxes = place(markers, [(45.0, 8.0)] * 13, frame)
     assert overlapping(boxes) == []
     assert all(box.inside(frame) for box in boxes)
-    markers = [Box(x - 3, y - 3, x + 3, y + 3) for x, y in points]
     assert not any(box.overlaps(marker) for box in boxes for marker in markers)
 
 
 def test_a_lone_label_is_right_beside_its_point():
-    (box,) = place([(50, 50)], [(20, 8)], Box(0, 0, 100, 100), 6)
+    (box,) = place([centred((50, 50), 6, 6)], [(20, 8)], Box(0, 0, 100, 100))
     assert 50 < box.left < 56
     assert box.centre()[1] == pytest.approx(50)
 
 
 def test_a_label_rather_leaves_other_lines_alone():
-    (box,) = place([(50, 50)], [(20, 8)], Box(0, 0, 100, 100), 6, [((50, 50), (90, 50))])
+    (box,) = place([centred((50, 50), 6, 6)], [(20, 8)], Box(0, 0, 100, 100), [((50, 50), (90, 50))])
     assert not (box.bottom < 50 < box.top and box.right > 50)
 
 
 def test_no_point_no_label():
-    assert place([], [], Box(0, 0, 10, 10), 6) == []
+    assert place([], [], Box(0, 0, 10, 10)) == []
 
 
 def test_a_full_frame_still_gives_every_label_a_place():
-    assert len(place([(5, 5), (6, 5)], [(20, 8), (20, 8)], Box(0, 0, 10, 10), 6)) == 2
+    markers = [centred((5, 5), 6, 6), centred((6, 5), 6, 6)]
+    assert len(place(markers, [(20, 8), (20, 8)], Box(0, 0, 10, 10))) == 2
+
+
+def test_labels_rather_cover_markers_than_each_other():
+    frame = Box(0, 0, 60, 30)
+    boxes = place([centred((20, 15), 20, 24), centred((42, 15), 20, 24)], [(28, 10), (28, 10)], frame)
+    assert overlapping(boxes) == []
+    assert all(box.inside(frame) for box in boxes)
 
 
 def test_points_are_measured_filled_and_reported_hollow(project):
@@ -63,9 +71,10 @@ def test_labels_of_the_papers_scatters_overlap_neither_each_other_nor_leader_lin
     project.scores(["blendmask", "comics"])
     placed, pierced = [], []
 
-    def spy(points, *arguments):
-        placed.append(boxes := place(points, *arguments))
-        for index, (point, box) in enumerate(zip(points, boxes, strict=True)):
+    def spy(markers, *arguments):
+        placed.append(boxes := place(markers, *arguments))
+        for index, (marker, box) in enumerate(zip(markers, boxes, strict=True)):
+            point = marker.centre()
             line = np.linspace(point, anchor(box, point), 200)
             for other in [*boxes[:index], *boxes[index + 1 :]]:
                 inside = (line > (other.left, other.bottom)) & (line < (other.right, other.top))
