@@ -120,6 +120,17 @@ def study_files(params: Params, name: str) -> list[str]:
     return [str(file) for path in study.study_files(params, name) for file in (path, sidecar_path(path))]
 
 
+def studies_there(params: Params) -> list[Path]:
+    """What the studies found of those that were made."""
+    return [path for name in params.studies if (path := study.effects_path(params, name)).exists()]
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def block_of(params: Params, kind: str, name: str) -> dict[str, Any]:
     """What params.yaml says of a table or figure (`kind`: ``tables`` or ``figures``), with the rows a scatter draws."""
     if kind == "tables":
@@ -157,8 +168,7 @@ def write_inputs(params: Params, folder: Path) -> int:
             files = {}
             for file in files_of(params, name):
                 if Path(file).exists():
-                    with open(file, "rb") as opened:
-                        files[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+                    files[file] = file_digest(file)
             path = folder / kind / f"{name}.json"
             content = {
                 "dataset": params.dataset,

@@ -33,7 +33,7 @@ from comics.params import (
     ResolvedRun,
     ScatterFigure,
 )
-from comics.report import reported
+from comics.report import reported, study
 from comics.report.gallery import read_photo, run_title, verdict_text
 from comics.report.results import (
     NotCurrent,
@@ -76,6 +76,7 @@ class Gathered:
     """What the page shows."""
 
     tables: list[dict[str, Any]]
+    studies: list[dict[str, Any]]
     data: dict[str, Any]
     runs: list[dict[str, Any]]
     figures: list[dict[str, Any]]
@@ -120,10 +121,17 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
         if not isinstance(figure, ScatterFigure):
             made, problem = attempt(partial(_gallery, params, figure, root), f"reports/figures/{name}.pdf")
             gallery.append({"name": name, "caption": plain(figure.caption), "problem": problem, **(made or {})})
+    studies = []
+    for name, of_study in params.studies.items():
+        if of_study.dataset == params.dataset:
+            there = (root / study.effects_path(params, name)).exists()
+            made, problem = attempt(partial(_study_view, params, name, root), name) if there else (None, "")
+            studies.append({"name": name, "caption": plain(of_study.caption), "problem": problem, "view": made})
     names = list(dict.fromkeys(map(params.canonical, params.runs)))
     runs = [_run_view(params, name, root) for name in names]
     return Gathered(
         tables=tables,
+        studies=studies,
         data={
             "points": _points(params, root),
             "metrics": {metric: higher_is_better(metric) for metric in METRICS},
@@ -395,6 +403,36 @@ def _seed_view(run: ResolvedRun, root: Path) -> dict[str, Any]:
     }
 
 
+# ---------------------------------------------------------------------------------------------------------- studies
+
+
+def _study_view(params: Params, name: str, root: Path) -> dict[str, Any]:
+    """A study for the template: one row an arm; intervals in percent of a cell's width, 50 where they are 0."""
+    effects = study.read_effects(params, name, root)
+    known = {(effect.run, effect.task, effect.metric): effect for effect in effects}
+    columns = study.columns(effects)
+    rows = []
+    for row in params.studies[name].rows:
+        cells = []
+        for column in columns:
+            effect = known.get((row.run, *column))
+            ends = [end for one in effects if (one.task, one.metric) == column for end in (one.low, one.high)]
+            widest = max((abs(end) for end in ends if end is not None), default=0.0) or 1.0
+            mean, difference = study.cells(effect) if effect else ("–", "")
+            drawn = effect is not None and effect.low is not None
+            interval = (effect.low, effect.difference, effect.high) if effect and drawn else ()
+            bar = [round(50 + 48 * value / widest, 2) for value in interval if value is not None]
+            cells.append(
+                {"mean": mean, "difference": difference, "verdict": effect.verdict if effect else "", "bar": bar}
+            )
+        rows.append({"label": plain(row.label), "run": params.canonical(row.run), "cells": cells})
+    return {
+        "remarks": study.remarks(params, params.studies[name]),
+        "headings": [f"{TASK_NAMES[task].rsplit(' ', 1)[-1]}, {plain(metric)}" for task, metric in columns],
+        "rows": rows,
+    }
+
+
 # ------------------------------------------------------------------------------------------------------------- HTML
 
 
@@ -426,6 +464,7 @@ def to_html(params: Params, gathered: Gathered) -> str:
         dataset=params.dataset,
         paper_dataset=reported.DATASET,
         tables=gathered.tables,
+        studies=gathered.studies,
         runs=gathered.runs,
         gallery=gathered.figures,
         data=_script_json(gathered.data),

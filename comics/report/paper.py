@@ -1,7 +1,8 @@
-"""``reports/paper.pdf``: all tables and figures in one two-column document, compiled by latexmk with pdflatex.
+"""``reports/paper.pdf``: all tables and figures, and the studies that were made, in one two-column document.
 
-The document includes the files that `comics table` and `comics figure` wrote beside it, so that it can also be compiled
-by hand. Equal inputs give equal bytes: no date, no path, no random id goes into the PDF.
+It is compiled by latexmk with pdflatex, and includes the files that `comics table`, `comics figure` and `comics study` wrote
+beside it, so that it can also be compiled by hand. Equal inputs give equal bytes: no date, no path, no random id goes into
+the PDF.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ def to_latex(params: Params, folder: Path) -> tuple[str, list[str]]:
     """
     tables = [name for name in params.tables if (folder / f"{name}.tex").exists()]
     figures = [name for name in params.figures if (folder / "figures" / f"{name}.pdf").exists()]
+    studies = [
+        name for name in params.studies if all((folder / f"studies/{name}.{kind}").exists() for kind in ("tex", "pdf"))
+    ]
     missing = [f"{folder}/{name}.tex" for name in params.tables if name not in tables]
     missing += [f"{folder}/figures/{name}.pdf" for name in params.figures if name not in figures]
     if not tables and not figures:
@@ -88,6 +92,7 @@ def to_latex(params: Params, folder: Path) -> tuple[str, list[str]]:
                 }
                 for name in figures
             ],
+            studies=[{"name": name, "caption": tex(_clause(params.studies[name].caption))} for name in studies],
         )
     )
     return text, missing

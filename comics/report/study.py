@@ -163,7 +163,8 @@ def read_effects(params: Params, name: str, root: Path = Path()) -> list[Effect]
     return effects
 
 
-def _remarks(params: Params, study: StudyParams) -> str:
+def remarks(params: Params, study: StudyParams) -> str:
+    """What a reader must know of the numbers."""
     seeds = {row.run: [one.seed for one in resolved_runs(params, row.run)] for row in study.rows}
     same = len({tuple(of_run) for of_run in seeds.values()}) == 1
     numbers = listing([str(seed) for seed in next(iter(seeds.values()))])
@@ -178,7 +179,7 @@ def _remarks(params: Params, study: StudyParams) -> str:
 _MARKS = {"better": ("▲", r"$\blacktriangle$"), "worse": ("▼", r"$\blacktriangledown$"), "": ("", "")}
 
 
-def _cells(effect: Effect, latex: bool) -> tuple[str, str]:
+def cells(effect: Effect, latex: bool = False) -> tuple[str, str]:
     """Mean with deviation, and difference with interval, as text."""
     plus_minus, minus = (r"$\pm$", "$-$") if latex else ("±", "−")
     mean = f"{effect.mean:.1f}" + (f" {plus_minus} {effect.deviation:.1f}" if effect.deviation is not None else "")
@@ -188,7 +189,8 @@ def _cells(effect: Effect, latex: bool) -> tuple[str, str]:
     return mean, f"{difference} {_MARKS[effect.verdict][latex]}".strip()
 
 
-def _columns(effects: Sequence[Effect]) -> list[tuple[str, str]]:
+def columns(effects: Sequence[Effect]) -> list[tuple[str, str]]:
+    """(task, metric) of what was compared."""
     return list(dict.fromkeys((effect.task, effect.metric) for effect in effects))
 
 
@@ -196,27 +198,27 @@ def _lines(study: StudyParams, effects: Sequence[Effect], latex: bool) -> list[l
     known = {(effect.run, effect.task, effect.metric): effect for effect in effects}
     lines = []
     for row in study.rows:
-        cells = [tex(row.label) if latex else plain(row.label)]
-        for column in _columns(effects):
+        line = [tex(row.label) if latex else plain(row.label)]
+        for column in columns(effects):
             effect = known.get((row.run, *column))
-            cells += _cells(effect, latex) if effect else ("–", "")
-        lines.append(cells)
+            line += cells(effect, latex) if effect else ("–", "")
+        lines.append(line)
     return lines
 
 
 def to_latex(params: Params, name: str, effects: Sequence[Effect]) -> str:
     """The study's table, in booktabs."""
     study = study_params(params, name)
-    columns = _columns(effects)
+    compared = columns(effects)
     return (
         templates()
         .get_template("study.tex.j2")
         .render(
             name=name,
             caption=tex(sentence(study.caption)),
-            remarks=tex(_remarks(params, study)).replace("▲", _MARKS["better"][1]).replace("▼", _MARKS["worse"][1]),
+            remarks=tex(remarks(params, study)).replace("▲", _MARKS["better"][1]).replace("▼", _MARKS["worse"][1]),
             runs=digests(params, study),
-            headings=[f"{TASK_NAMES[task].rsplit(' ', 1)[-1]}, {tex(metric)}" for task, metric in columns],
+            headings=[f"{TASK_NAMES[task].rsplit(' ', 1)[-1]}, {tex(metric)}" for task, metric in compared],
             lines=_lines(study, effects, latex=True),
         )
     )
@@ -226,11 +228,11 @@ def to_markdown(params: Params, name: str, effects: Sequence[Effect]) -> str:
     """The study's table in GitHub's Markdown."""
     study = study_params(params, name)
     headings = ["Run"]
-    for task, metric in _columns(effects):
+    for task, metric in columns(effects):
         headings += [f"{TASK_NAMES[task].rsplit(' ', 1)[-1]} {metric}", "difference"]
-    out = [f"# {plain(sentence(study.caption))}", "", _remarks(params, study), ""]
+    out = [f"# {plain(sentence(study.caption))}", "", remarks(params, study), ""]
     out += ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
-    out += ["| " + " | ".join(cells) + " |" for cells in _lines(study, effects, latex=False)]
+    out += ["| " + " | ".join(line) + " |" for line in _lines(study, effects, latex=False)]
     return "\n".join(out) + "\n"
 
 
@@ -253,11 +255,11 @@ def draw(params: Params, name: str, effects: Sequence[Effect], output: Path) -> 
     """The differences and their intervals, one panel a task and metric, arms below each other."""
     study = study_params(params, name)
     arms = study.rows[1:]
-    columns = _columns(effects)
+    compared = columns(effects)
     known = {(effect.run, effect.task, effect.metric): effect for effect in effects}
     with canvas(7.16, 0.75 + 0.26 * len(arms), 7.0) as figure:
-        axes = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
-        for ax, (task, metric) in zip(axes, columns, strict=True):
+        axes = figure.subplots(1, len(compared), squeeze=False, sharey=True)[0]
+        for ax, (task, metric) in zip(axes, compared, strict=True):
             ax.axvline(0, color="#666666", linewidth=0.8)
             ax.grid(True, axis="x", color="#DDDDDD", linewidth=0.4)
             ax.set_axisbelow(True)

@@ -85,6 +85,8 @@ rule page:
         "logs/reports/page.log",
     params:
         digest=comics_params.digest_of(PARAMS.file.model_dump(mode="json")),
+        # Shown where they are there; as inputs, a change of their runs would train those anew.
+        studies=[plan.file_digest(path) for path in plan.studies_there(PARAMS)],
     message:
         "Render the page"
     shell:
@@ -110,6 +112,8 @@ rule paper:
         report(ensure("reports/paper.pdf", non_empty=True), caption="../report/paper.rst", category="Paper"),
     log:
         "logs/reports/paper.log",
+    params:
+        studies=[plan.file_digest(path) for path in plan.studies_there(PARAMS)],
     message:
         "Compile reports/paper.pdf"
     shell:

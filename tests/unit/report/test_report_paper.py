@@ -6,19 +6,28 @@ import subprocess
 import pytest
 
 from comics.errors import UserError
-from comics.report import figures, paper, tables
+from comics.evaluation.seeds import Gain
+from comics.report import figures, paper, study, tables
 
 from .conftest import TABLE_IV, Project
 
 
 @pytest.fixture(scope="module")
 def rendered_once(tmp_path_factory):
-    """A project with Tables II and IV and Figure 9 rendered."""
+    """A project with Tables II and IV, Figure 9 and a study rendered."""
     project = Project(tmp_path_factory.mktemp("rendered"))
     project.scores(TABLE_IV)
     for name in ("table_ii", "table_iv"):
         tables.write(tables.build(project.params, name, project.root), project.root / f"reports/{name}.tex")
     figures.draw(project.params, "figure_9", project.root / "reports/figures/figure_9.pdf", project.root)
+    project.dataset(2)
+    project.detections([row.run for row in project.params.studies["claim"].rows], ["test_challenge"])
+
+    def compare(truth, baseline, runs, **_):
+        return [Gain(run, "detection", "AP", (0.5, 0.52), (0.4, 0.44), 0.09, -0.01, 0.2) for run in runs]
+
+    study.compute(project.params, "claim", compare, project.root)
+    study.render(project.params, "claim", project.root / "reports/studies", project.root)
     return project.root
 
 
@@ -44,7 +53,7 @@ def test_the_document_includes_what_is_rendered_and_says_what_is_not(rendered):
     assert "table_v" not in text
     assert f"{rendered.root}/reports/table_v.tex" in missing
     assert f"{rendered.root}/reports/figures/figure_11.pdf" in missing
-    for label in ("tab:table_ii", "tab:table_iv", "fig:figure_9"):
+    for label in ("tab:table_ii", "tab:table_iv", "fig:figure_9", "tab:claim", "fig:study-claim"):
         assert rf"\ref{{{label}}}" in text
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from comics.errors import UserError
 from comics.evaluation.seeds import Gain, compare_runs
-from comics.report import study
+from comics.report import paper, study
+from comics.report.page import gather, to_html
 
 ARMS = ("claim_blendmask", "claim_da", "claim_fea", "claim_bi_grained", "claim_comics")
 
@@ -50,10 +51,42 @@ def test_equal_results_give_equal_bytes(studied):
 def fabricated(low, high, metric="AP"):
     """`compare_runs` that finds one difference for every arm."""
 
-    def compare(truth, baseline, runs, samples):
+    def compare(truth, baseline, runs, samples, progress):
         return [Gain(run, "detection", metric, (0.5, 0.52), (0.4, 0.44), (low + high) / 2, low, high) for run in runs]
 
     return compare
+
+
+def test_the_page_shows_what_was_found_and_else_says_how_to_make_it(studied):
+    assert "Make it with <code>snakemake claim</code>" in to_html(studied.params, gather(studied.params, studied.root))
+    study.compute(studied.params, "claim", fabricated(0.01, 0.03))
+    (view,) = gather(studied.params, studied.root).studies
+    first, second, *_ = view["view"]["rows"]
+    assert view["view"]["headings"] == ["Detection, AP"]
+    assert (first["label"], first["cells"][0]["bar"]) == ("BlendMask", [])
+    assert second["cells"] == [
+        {"mean": "51.0 ± 1.4", "difference": "+2.0 [+1.0, +3.0] ▲", "verdict": "better", "bar": [66, 82, 98]}
+    ]
+    page = to_html(studied.params, gather(studied.params, studied.root))
+    assert 'd="M66.0 4H98.0"' in page
+    assert 'href="#run-claim_da"' in page
+    path = studied.root / study.effects_path(studied.params, "claim")
+    path.write_text(path.read_text().replace('"samples": 20', '"samples": 21'))
+    gathered = gather(studied.params, studied.root)
+    assert gathered.studies[0]["view"] is None
+    assert "snakemake claim" in gathered.studies[0]["problem"]
+
+
+def test_the_paper_holds_the_studies_that_are_rendered(studied):
+    study.compute(studied.params, "claim", compare_runs)
+    folder = studied.root / "reports"
+    study.render(studied.params, "claim", folder / "studies")
+    (folder / "table_iv.tex").write_text("")
+    text, _ = paper.to_latex(studied.params, folder)
+    assert r"\input{studies/claim.tex}" in text
+    assert r"\includegraphics[width=\textwidth]{studies/claim.pdf}" in text
+    (folder / "studies/claim.pdf").unlink()
+    assert "claim" not in paper.to_latex(studied.params, folder)[0]
 
 
 @pytest.mark.parametrize(
