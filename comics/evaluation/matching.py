@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -247,10 +247,9 @@ def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:
     Fields that no evaluation needs are left out, because libraries insist on types of theirs. Ids of images, annotations
     and categories are their places in the checked arrays plus 1, because libraries do not take every integer.
     """
-    sizes = truth.image_sizes.tolist()
     images = truth.annotation_images
     return {
-        "images": [{"id": number, "height": height, "width": width} for number, (height, width) in enumerate(sizes, 1)],
+        "images": _images(truth),
         "annotations": [
             {"id": index + 1, "image_id": image + 1, "category_id": category, "area": area, "iscrowd": crowd, **shape}
             for index, (image, category, area, crowd, shape) in enumerate(
@@ -264,7 +263,7 @@ def coco_ground_truth(truth: GroundTruth) -> dict[str, Any]:
                 )
             )
         ],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(truth.categories.values(), 1)],
+        "categories": _categories(truth),
     }
 
 
@@ -293,20 +292,34 @@ def _with_objects(truth: GroundTruth) -> Iterator[tuple[int, int]]:
             yield number, category
 
 
+def _images(truth: GroundTruth) -> list[dict[str, int]]:
+    sizes = truth.image_sizes.tolist()
+    return [{"id": number, "height": height, "width": width} for number, (height, width) in enumerate(sizes, start=1)]
+
+
+def _categories(truth: GroundTruth) -> list[dict[str, Any]]:
+    return [{"id": number, "name": name} for number, name in enumerate(truth.categories.values(), start=1)]
+
+
 def _category_numbers(truth: GroundTruth, category_ids: Ints) -> list[int]:
     return (np.searchsorted(np.array(list(truth.categories), np.int64), category_ids) + 1).tolist()
 
 
 def _shapes(truth: GroundTruth, of: GroundTruth | Detections, chosen: Ints, images: Ints) -> Iterable[dict[str, Any]]:
     """Box and mask, if there are any, of the `chosen` (M,) entries of `of`, which are in `images` (M,)."""
+    boxes = [{} for _ in chosen] if of.boxes is None else [{"bbox": box} for box in of.boxes[chosen].tolist()]
+    masks = _masks(truth, of, chosen, images)
+    if masks is None:
+        return boxes
+    return ({**box, "segmentation": mask} for box, mask in zip(boxes, masks, strict=True))
+
+
+def _masks(truth: GroundTruth, of: GroundTruth | Detections, chosen: Ints, images: Ints) -> list[Any] | None:
+    """Masks, if there are any, of the `chosen` (M,) entries of `of`, which are in `images` (M,)."""
     if of.masks is None:
-        return [{} for _ in images] if of.boxes is None else ({"bbox": box} for box in of.boxes[chosen].tolist())
+        return None
     sizes = truth.image_sizes.tolist()
-    masks = ({"size": sizes[i], "counts": text} for i, text in zip(images.tolist(), of.masks[chosen], strict=True))
-    if of.boxes is None:
-        return ({"segmentation": mask} for mask in masks)
-    boxes = of.boxes[chosen].tolist()
-    return ({"bbox": box, "segmentation": mask} for box, mask in zip(boxes, masks, strict=True))
+    return [{"size": sizes[i], "counts": text} for i, text in zip(images.tolist(), of.masks[chosen], strict=True)]
 
 
 def _hotcoco(
@@ -315,67 +328,73 @@ def _hotcoco(
     """hotcoco, a compiled implementation."""
     import hotcoco
 
-    gt = hotcoco.COCO(coco_ground_truth(truth))
+    gt = _hotcoco_truth(truth)
+    dt = _hotcoco_results(gt, truth, found)
 
-    def handed_over(number: int, chosen: Ints, task: Task) -> Any:
-        evaluator = hotcoco.COCOeval(gt, gt.load_res(_results(truth, found, chosen, number, task)), IOU_TYPES[task])
+    def computed(number: int, category: int, task: Task) -> tuple[int, Task, Floats, _Pairs]:
+        evaluator = hotcoco.COCOeval(gt, dt, IOU_TYPES[task])
         params = evaluator.params  # a copy
         params.img_ids, params.cat_ids = list(range(1, len(truth.image_ids) + 1)), [number]
         params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
         params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
         params.max_dets = [MAX_DETECTIONS]
         evaluator.params = params
-        return evaluator
-
-    def computed(evaluator: Any, chosen: Ints, category: int, task: Task) -> tuple[int, Task, Floats, _Pairs]:
         evaluator.evaluate()
         evaluator.accumulate()
-        precision = np.asarray(evaluator.eval["precision"])[:, :, 0, :, -1]
-        return (
-            category,
-            task,
-            precision,
-            (_table(evaluator.eval_imgs, chosen, areas) if detailed else _counted(evaluator, chosen)),
-        )
+        curves = evaluator.eval
+        assert curves is not None
+        precision = np.asarray(curves["precision"])[:, :, 0, :, -1]
+        of_category = np.flatnonzero(found.category_ids == category) + 1
+        pairs = _table(evaluator.eval_imgs, of_category, areas) if detailed else _counted(evaluator)
+        return category, task, precision, pairs
 
-    # hotcoco computes on all cores and without Python's lock; meanwhile the next evaluation is handed over here. No more
-    # than these two, because they fill the memory.
+    # hotcoco computes on all cores and without Python's lock; meanwhile the caller goes on with what it is told.
     with ThreadPoolExecutor(1) as computing:
-        before: Future[tuple[int, Task, Floats, _Pairs]] | None = None
-        for number, category in _with_objects(truth):
-            chosen = np.flatnonzero(found.category_ids == category)
-            for task in tasks:
-                this = computing.submit(computed, handed_over(number, chosen, task), chosen, category, task)
-                if before is not None:
-                    yield before.result()
-                before = this
-        if before is not None:
-            yield before.result()
+        rest = [computing.submit(computed, *one, task) for one in _with_objects(truth) for task in tasks]
+        while rest:
+            yield rest.pop(0).result()
 
 
-def _results(truth: GroundTruth, found: Detections, chosen: Ints, number: int, task: Task) -> Any:
-    """What hotcoco needs of the `chosen` detections of category `number` for a task; for boxes an array will do."""
-    if task == "segmentation":
-        return coco_results(truth, found, chosen)
-    assert found.boxes is not None
-    columns = (found.images[chosen] + 1, found.boxes[chosen], found.scores[chosen], np.full(len(chosen), number))
-    return np.column_stack(columns)
+def _hotcoco_truth(truth: GroundTruth) -> Any:
+    """`coco_ground_truth` for hotcoco: from columns, where there are all that it takes."""
+    import hotcoco
+
+    if truth.boxes is None:
+        return hotcoco.COCO(coco_ground_truth(truth))
+    return hotcoco.COCO.from_arrays(
+        _images(truth),
+        _categories(truth),
+        truth.annotation_images + 1,
+        np.array(_category_numbers(truth, truth.annotation_categories), np.int64),
+        truth.boxes,
+        area=truth.areas,
+        iscrowd=truth.crowd,
+        segmentation=_masks(truth, truth, np.arange(len(truth.areas)), truth.annotation_images),
+    )
 
 
-def _counted(evaluator: Any, chosen: Ints) -> _Pairs:
-    """The matches of the `chosen` detections that count, at `TAU` in all areas.
+def _hotcoco_results(gt: Any, truth: GroundTruth, found: Detections) -> Any:
+    """`coco_results` for hotcoco: from columns, where there are all that it takes."""
+    everything = np.arange(len(found.scores))
+    if found.boxes is None:
+        return gt.load_res(coco_results(truth, found, everything))
+    numbers = _category_numbers(truth, found.category_ids)
+    columns = np.column_stack((found.images + 1, found.boxes, found.scores, numbers))
+    return gt.load_res(columns, segmentation=_masks(truth, found, everything, found.images))
+
+
+def _counted(evaluator: Any) -> _Pairs:
+    """The matches of the detections that count, at `TAU` in all areas.
 
     The same as `_table` tells, but from one dictionary for all images: far less to convert than a dictionary for each.
     """
     diagnostics = evaluator.image_diagnostics(iou_thr=TAU, score_thr=np.inf)  # no search for errors in the ground truth
     counted, partner_of = diagnostics["dt_status"], diagnostics["dt_match"]
-    partners = np.zeros(len(chosen) + 1, np.int64)
-    partners[np.fromiter(partner_of, np.int64, len(partner_of))] = np.fromiter(
-        partner_of.values(), np.int64, len(partner_of)
-    )
     ids = np.sort(np.fromiter(counted, np.int64, len(counted)))
-    partners = partners[None, ids] - 1
-    return _Pairs(chosen[ids - 1], partners[None] >= 0, np.zeros((1, 1, len(ids)), bool), partners)
+    partners = np.full((1, len(ids)), -1)
+    matched = np.fromiter(partner_of, np.int64, len(partner_of))
+    partners[0, np.searchsorted(ids, matched)] = np.fromiter(partner_of.values(), np.int64, len(partner_of)) - 1
+    return _Pairs(ids - 1, partners[None] >= 0, np.zeros((1, 1, len(ids)), bool), partners)
 
 
 def _pycocotools(
@@ -409,7 +428,8 @@ def _pycocotools(
                 params.maxDets = [MAX_DETECTIONS]
                 evaluator.evaluate()
                 evaluator.accumulate()
-            pairs = _table(evaluator.evalImgs, chosen, areas)
+            pairs = _table(evaluator.evalImgs, np.arange(1, len(chosen) + 1), areas)
+            pairs = replace(pairs, detections=chosen[pairs.detections])
             if not detailed:
                 counted = ~pairs.ignored[0, 0]
                 pairs = _Pairs(
@@ -421,21 +441,21 @@ def _pycocotools(
             yield category, task, np.asarray(evaluator.eval["precision"])[:, :, 0, :, -1], pairs
 
 
-def _table(eval_images: Sequence[dict[str, Any] | None], chosen: Ints, areas: Sequence[str]) -> _Pairs:
-    """The matches of the `chosen` detections as a COCO evaluator tells them, by area range and image."""
+def _table(eval_images: Sequence[dict[str, Any] | None], ids: Ints, areas: Sequence[str]) -> _Pairs:
+    """The matches of the detections `ids` (N,), ascending, as a COCO evaluator tells them, by area range and image."""
     index_of = {AREAS[area]: index for index, area in enumerate(areas)}
-    shape = (len(IOU_THRESHOLDS), len(areas), len(chosen))
+    shape = (len(IOU_THRESHOLDS), len(areas), len(ids))
     partners = np.zeros(shape, np.int64)
     ignored = np.ones(shape, bool)
     for one in eval_images:
         if one is not None and len(one["dtIds"]):
             low, high = one["aRng"]
-            place = (slice(None), index_of[low, high], np.array(one["dtIds"], np.int64) - 1)
+            place = (slice(None), index_of[low, high], np.searchsorted(ids, one["dtIds"]))
             partners[place] = one["dtMatches"]
             ignored[place] = one["dtIgnore"]
     looked_at = np.flatnonzero(~ignored.all(axis=(0, 1)))
     partners, ignored = partners[..., looked_at], ignored[..., looked_at]
-    return _Pairs(chosen[looked_at], partners > 0, ignored, partners[0] - 1)
+    return _Pairs(ids[looked_at] - 1, partners > 0, ignored, partners[0] - 1)
 
 
 ENGINES = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}

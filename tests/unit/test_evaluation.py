@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_scenes import detection, plain_olrp, scene, truth
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from comics.evaluation import (
@@ -26,6 +26,7 @@ from comics.evaluation import (
     read_ground_truth,
     write_scores,
 )
+from comics.evaluation.lrp import TAU
 from comics.evaluation.resampling import class_scores
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -91,6 +92,8 @@ def test_counting_an_image_twice_is_evaluating_it_twice(seed: int, counts: list[
             repeated_found += [{**one, "image_id": new} for one in found if one["image_id"] == number]
     checked = read_ground_truth(ground_truth)
     matched = match(checked, read_detections(found, checked), "detection", detailed=True)
+    # With an IoU of exactly tau LRP is the same with and without a face: which of its copies are kept is open.
+    assume(not any((one.ious == TAU).any() for one in matched.classes.values()))
     rows = class_scores(checked, matched, np.array(counts, float))
     expected = evaluate(repeated, repeated_found)
     for cls in expected.classes:
