@@ -108,10 +108,12 @@ def place(
         kept = np.argsort(cost, kind="stable")[:KEPT]
         places[index], leaders[index] = boxes[kept], leader[kept]
         alone.append(cost[kept])
+    reach = [_around_all(boxes, leader) for boxes, leader in zip(places, leaders, strict=True)]
     together = {
         (one, other): _together(places[one], leaders[one], places[other], leaders[other])
         for one in range(len(points))
         for other in range(one)
+        if reach[one].overlaps(reach[other])
     }
     chosen = _cheapest(alone, together)
     return [Box(*boxes[index].tolist()) for boxes, index in zip(places, chosen, strict=True)]
@@ -139,17 +141,24 @@ def _leaders(boxes: Floats, point: tuple[float, float]) -> Floats:
     return np.stack([start, np.clip(start, boxes[:, :2], boxes[:, 2:])], axis=1)
 
 
+def _around_all(boxes: Floats, leaders: Floats) -> Box:
+    """The smallest rectangle around all places (K, 4) of a label and its leader lines (K, 2 ends, 2)."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, 2:], leaders[:, 0], leaders[:, 1]])
+    return Box(*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+
+
 def _through(segments: Floats, boxes: Floats) -> NDArray[np.bool_]:
     """(S, K) whether segments (S, 2 ends, 2) pass through the inside of boxes (K, 4) (Liang and Barsky's clipping)."""
-    start, step = segments[:, None, 0], (segments[:, 1] - segments[:, 0])[:, None]
-    low, high = boxes[None, :, :2], boxes[None, :, 2:]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    enter, leave = np.zeros((len(segments), len(boxes))), np.ones((len(segments), len(boxes)))
+    for axis in (0, 1):
+        start, end = segments[:, None, 0, axis], segments[:, None, 1, axis]
+        low, high = boxes[None, :, axis], boxes[None, :, 2 + axis]
+        # A step of 0 crosses nothing: tiny, it is beside the box for all of its length, or inside.
+        step = np.where(end == start, 1e-30, end - start)
         one, other = (low - start) / step, (high - start) / step
-    flat = np.broadcast_to(step == 0, one.shape)
-    within = (low < start) & (start < high)
-    first = np.where(flat, np.where(within, -np.inf, np.inf), np.minimum(one, other)).max(axis=2)
-    last = np.where(flat, np.where(within, np.inf, -np.inf), np.maximum(one, other)).min(axis=2)
-    return np.maximum(first, 0) < np.minimum(last, 1)
+        np.maximum(enter, np.minimum(one, other), out=enter)
+        np.minimum(leave, np.maximum(one, other), out=leave)
+    return enter < leave
 
 
 def _crossing(one: Floats, other: Floats) -> NDArray[np.bool_]:
@@ -165,7 +174,11 @@ def _crossing(one: Floats, other: Floats) -> NDArray[np.bool_]:
 
 def _overlap(one: Floats, other: Floats) -> NDArray[np.bool_]:
     """(K, L) whether the insides of boxes (K, 4) and (L, 4) meet."""
-    return np.all((one[:, None, :2] < other[None, :, 2:]) & (other[None, :, :2] < one[:, None, 2:]), axis=2)
+    across, along = (
+        (one[:, None, axis] < other[None, :, 2 + axis]) & (other[None, :, axis] < one[:, None, 2 + axis])
+        for axis in (0, 1)
+    )
+    return across & along
 
 
 def _together(one: Floats, leaders: Floats, other: Floats, their_leaders: Floats) -> Floats:
@@ -179,7 +192,7 @@ def _cheapest(alone: Sequence[Floats], together: dict[tuple[int, int], Floats]) 
 
     Args:
         alone: (K,) of each label, ascending: what its places cost by themselves.
-        together: (one, other) with other < one -> (K, L), what theirs cost together.
+        together: (one, other) with other < one -> (K, L), what theirs cost together; labels that cannot meet are left out.
     """
     labels = len(alone)
     if not labels:
@@ -193,9 +206,9 @@ def _cheapest(alone: Sequence[Floats], together: dict[tuple[int, int], Floats]) 
         for label in rng.permutation(labels):
             costs = np.repeat(alone[label][:, None], STARTS, axis=1)
             for other in range(labels):
-                if other < label:
+                if (label, other) in together:
                     costs += together[label, other][:, chosen[other]]
-                elif other > label:
+                elif (other, label) in together:
                     costs += together[other, label][chosen[other]].T
             if warmth:  # simulated annealing: Gumbel noise makes a cheap place likely, not certain
                 costs -= warmth * rng.gumbel(size=costs.shape)
