@@ -114,22 +114,25 @@ def runs() -> None:
     from comics.params import TEST_SPLITS, load
 
     params = load()
-    table = Table(title=f"Runs on {params.dataset} (AP of boxes / masks, percent)")
-    for column in ("run", "seed", "made of", "state", *TEST_SPLITS):
-        table.add_column(column, no_wrap=column != "made of")
+    console = Console()
+    columns = ["run", "seed", "made of", "state", *TEST_SPLITS]
+    if console.width < 110:
+        columns.remove("made of")
+    table = Table(*columns, title=f"Runs on {params.dataset} (AP of boxes / masks, percent)")
     for name in params.runs:
         canonical = params.canonical(name)
         for seed in params.seeds(name):
             run = params.resolve(canonical, seed)
             same = f"same as {canonical}" if canonical != name else ""
-            table.add_row(
-                name,
-                str(seed),
-                " + ".join([run.detector, *run.params.components]),
-                same or _state(run),
-                *(_score(run, split) for split in TEST_SPLITS),
-            )
-    Console().print(table)
+            cells = {
+                "run": name,
+                "seed": str(seed),
+                "made of": " + ".join([run.detector, *run.params.components]),
+                "state": same or _state(run),
+                **{split: _score(run, split) for split in TEST_SPLITS},
+            }
+            table.add_row(*(cells[column] for column in columns))
+    console.print(table)
 
 
 def doctor() -> None:
