@@ -455,6 +455,7 @@ _RunEntry = partial(RunParams)
 _TrainingEntry = partial(TrainingParams)
 _ModelEntry = partial(ModelParams)
 _ObjectiveEntry = partial(ObjectiveParams)
+_ViewsEntry = partial(ViewsParams)
 
 
 class ParamsFile(Block):
@@ -471,6 +472,8 @@ class ParamsFile(Block):
     """Sizes of the network, by dataset; a dataset without an entry takes that of `openforensics`."""
     objectives: dict[Name, _ObjectiveEntry] = {}  # type: ignore[valid-type]
     """The bi-grained objective, by dataset, where it is not the paper's."""
+    views: dict[Name, _ViewsEntry] = {}  # type: ignore[valid-type]
+    """The augmentation, by dataset, where it is not the paper's."""
     defaults: _RunEntry = _RunEntry()  # type: ignore[valid-type]
     """What every run shares."""
     runs: dict[Name, _RunEntry]  # type: ignore[valid-type]
@@ -672,6 +675,7 @@ class Params:
             "training": self._preset(self.file.training),
             "model": self._preset(self.file.models),
             "objective": self._preset(self.file.objectives),
+            "views": self._preset(self.file.views),
         }
         merged = _merge(_merge(preset, _stated(self.file.defaults)), _stated(self.file.runs[run]))
         try:
