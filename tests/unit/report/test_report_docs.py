@@ -52,7 +52,7 @@ def test_the_study_of_the_docs_is_computed_and_rendered(extended):
     extended.detections(["warm", "cool"], ["test_challenge"])
     params = extended.params
     few = functools.partial(compare_runs, samples=5)
-    study.compute(params, "temperature", lambda *files, samples: few(*files), extended.root)
+    study.compute(params, "temperature", lambda *files, **_: few(*files), extended.root)
     written = study.render(params, "temperature", extended.root / "studies", extended.root)
     assert "τ = 0.07" in written[1].read_text(encoding="utf-8")
 
