@@ -351,8 +351,11 @@ def _hotcoco(
     # hotcoco computes on all cores and without Python's lock; meanwhile the caller goes on with what it is told.
     with ThreadPoolExecutor(1) as computing:
         rest = [computing.submit(computed, *one, task) for one in _with_objects(truth) for task in tasks]
-        while rest:
-            yield rest.pop(0).result()
+        try:
+            while rest:
+                yield rest.pop(0).result()
+        finally:
+            computing.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for the rest
 
 
 def _hotcoco_truth(truth: GroundTruth) -> Any:
