@@ -81,17 +81,24 @@ def _pixels(codes: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.
         value[longer] = (value[longer] << 5) | (group[stops[longer] - back] & 31)
         longer = longer[width[longer] > back + 1]
 
-    # Runs: the first stands for itself; the others add up over every other value, from the start of their own mask.
+    # Runs: the first stands for itself; the others add up over every other place, from the start of their own mask. Places
+    # are added up in two lanes through all masks; what a mask's runs begin from is then taken off.
     lead = value[first]
     value[first] = 0
-    padded = np.zeros(len(value) + 2 + len(value) % 2, np.int64)
-    padded[2 : len(value) + 2] = value
-    added = padded.reshape(-1, 2).cumsum(axis=0).ravel()
-    before = np.repeat(first, np.diff(first, append=len(value)))
-    before += (np.arange(len(value)) - before) & 1
-    runs = added[2 : len(value) + 2] - added[before]
-    malformed |= (lead < 0) | (np.minimum.reduceat(runs, first) < 0)
-    totals[filled] = np.where(malformed, -1, lead + np.add.reduceat(runs, first))
+    lanes = np.zeros((len(value) // 2 + 3, 2), np.int64)  # a row of zeros before, and one behind
+    lanes.ravel()[2 : len(value) + 2] = value
+    lanes.cumsum(axis=0, out=lanes)
+    pixels = lead
+    malformed |= lead < 0
+    bounds = np.append(first, len(value))
+    for lane in (0, 1):
+        rows = (bounds - lane + 1) // 2 + 1  # the first of each mask in this lane, and the end
+        counts = np.diff(rows)
+        before = lanes[rows[:-1] - 1, lane]
+        lowest, total = (add.reduceat(lanes[:, lane], rows)[:-1] for add in (np.minimum, np.add))
+        malformed |= (lowest < before) & (counts > 0)
+        pixels = pixels + np.where(counts > 0, total - before * counts, 0)
+    totals[filled] = np.where(malformed, -1, pixels)
     return totals
 
 
