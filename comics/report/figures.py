@@ -6,25 +6,29 @@ fonts that come with matplotlib. The digests of the runs drawn stand in each fil
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from comics.errors import UserError, did_you_mean
 from comics.files import atomic_write
 from comics.params import ComparisonFigure, ExamplesFigure, Params, ScatterFigure
 from comics.report import reported
-from comics.report.labels import Box, anchor, centred, place
+from comics.report.labels import Box, Segment, anchor, centred, place
 from comics.report.results import read_rows, runs_drawn
 from comics.report.style import SPLIT_NAMES, TASK_NAMES, higher_is_better, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 FORMATS = (".pdf", ".svg", ".png")
 
@@ -186,13 +190,16 @@ def _shape(point: Point) -> str:
     return "*" if point.highlighted else "o"
 
 
+def _same_system(points: list[Point]) -> list[tuple[Point, Point]]:
+    """Measured points with the reported one of the same system."""
+    reported_points = {point.label: point for point in points if not point.measured}
+    return [(one, reported_points[one.label]) for one in points if one.measured and one.label in reported_points]
+
+
 def _draw_points(ax: Axes, points: list[Point], figure: ScatterFigure) -> None:
     style = figure.style
-    twins = {point.label: point for point in points if not point.measured}
-    for point in points:
-        twin = twins.get(point.label)
-        if point.measured and twin is not None:
-            ax.plot([point.x, twin.x], [point.y, twin.y], color="#999999", linewidth=0.6, linestyle=":", zorder=1)
+    for point, twin in _same_system(points):
+        ax.plot([point.x, twin.x], [point.y, twin.y], color="#999999", linewidth=0.6, linestyle=":", zorder=1)
     for point in points:
         colour = style.highlight if point.highlighted else style.measured if point.measured else style.reported
         ax.plot(
@@ -230,22 +237,19 @@ def _legend(canvas_: Figure, points: list[Point], params: Params, figure: Scatte
         for measured, text, colour in kinds
         if any(point.measured == measured for point in points)
     ]
-    if {point.label for point in points if point.measured} & {point.label for point in points if not point.measured}:
+    if _same_system(points):
         handles.append(Line2D([], [], color="#999999", linewidth=0.8, linestyle=":", label="same system"))
     if handles:
         canvas_.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
 
-def _draw_labels(ax: Axes, points: list[Point], figure: ScatterFigure) -> list[Box]:
-    """Write the labels where they overlap nothing; return their rectangles, in points from the figure's corner."""
+def _draw_labels(ax: Axes, points: list[Point], figure: ScatterFigure) -> None:
+    """Write the labels where they overlap nothing."""
     style = figure.style
-    canvas_ = ax.figure
-    scale = 72 / canvas_.dpi  # type: ignore[union-attr]
-    window = ax.get_window_extent()
-    frame = Box(*(value * scale for value in (window.x0 + 2, window.y0 + 2, window.x1 - 2, window.y1 - 2)))
-    texts, sizes, where = [], [], []
-    for point in points:
-        text = ax.text(
+    spots = {id(point): _on_paper(ax, (point.x, point.y)) for point in points}
+    side = style.marker_size * 1.25 + 1
+    texts = [
+        ax.text(
             point.x,
             point.y,
             point.label,
@@ -257,25 +261,72 @@ def _draw_labels(ax: Axes, points: list[Point], figure: ScatterFigure) -> list[B
             va="center",
             zorder=4,
         )
-        extent = text.get_window_extent()
-        texts.append(text)
-        sizes.append((extent.width * scale + 1.0, extent.height * scale))
-        x, y = ax.transData.transform((point.x, point.y))
-        where.append((x * scale, y * scale))
-    place_of = {(point.label, point.measured): spot for point, spot in zip(points, where, strict=True)}
-    joined = [
-        (spot, place_of[label, False])
-        for (label, measured), spot in place_of.items()
-        if measured and (label, False) in place_of
+        for point in points
     ]
-    side = style.marker_size * 1.25 + 1
-    boxes = place([centred(spot, side, side) for spot in where], sizes, frame, joined)
-    to_data = ax.transData.inverted()
-    for text, box, (x, y) in zip(texts, boxes, where, strict=True):
-        centre = box.centre()
-        text.set_position(tuple(to_data.transform((centre[0] / scale, centre[1] / scale))))
-        end = anchor(box, (x, y))
-        if (end[0] - x) ** 2 + (end[1] - y) ** 2 > (style.marker_size * 1.1) ** 2:
-            line = to_data.transform([(x / scale, y / scale), (end[0] / scale, end[1] / scale)])
-            ax.plot(line[:, 0], line[:, 1], color="#888888", linewidth=0.4, zorder=1.5, scalex=False, scaley=False)
+    markers = [centred(spots[id(point)], side, side) for point in points]
+    joined = [(spots[id(one)], spots[id(other)]) for one, other in _same_system(points)]
+    boxes = place_texts(ax, texts, markers, padding=(1.0, 0.0), inset=2, lines=joined)
+    for point, box in zip(points, boxes, strict=True):
+        spot = spots[id(point)]
+        end = anchor(box, spot)
+        if math.dist(end, spot) > style.marker_size * 1.1:
+            draw_leader(ax, spot, end, color="#888888", linewidth=0.4, zorder=1.5)
+
+
+# ------------------------------------------------------------------------------------- texts beside what they are about
+
+
+def _on_paper(ax: Axes, point: tuple[float, float]) -> tuple[float, float]:
+    """A point of `ax`'s data, in points of 1/72 inch from the figure's corner."""
+    x, y = ax.transData.transform(point) * 72 / ax.figure.dpi  # type: ignore[union-attr]
+    return float(x), float(y)
+
+
+def _in_data(ax: Axes, point: tuple[float, float]) -> tuple[float, float]:
+    """The opposite of `_on_paper`."""
+    x, y = ax.transData.inverted().transform(np.array(point) * ax.figure.dpi / 72)  # type: ignore[union-attr]
+    return float(x), float(y)
+
+
+def marker_box(ax: Axes, corner: tuple[float, float], opposite: tuple[float, float]) -> Box:
+    """The rectangle between two corners in `ax`'s data, the lower left one on paper first."""
+    return Box(*_on_paper(ax, corner), *_on_paper(ax, opposite))
+
+
+def place_texts(
+    ax: Axes,
+    texts: Sequence[Text],
+    markers: Sequence[Box],
+    *,
+    padding: tuple[float, float],
+    inset: float = 0,
+    lines: Sequence[Segment] = (),
+) -> list[Box]:
+    """Move `texts` inside `ax` beside their `markers`, without overlap (`comics.report.labels.place`); the layout of the figure must be
+    settled.
+
+    Args:
+        ax: where the texts are, centred on their positions.
+        texts, markers: of the same things.
+        padding: added to the width and the height of each text, in points.
+        inset: what stays free along the sides of `ax`, in px.
+        lines: that the texts rather leave alone.
+
+    Returns:
+        The rectangles of the texts, in points from the figure's corner.
+    """
+    scale = 72 / ax.figure.dpi  # type: ignore[union-attr]
+    window = ax.get_window_extent()
+    sides = (window.x0 + inset, window.y0 + inset, window.x1 - inset, window.y1 - inset)
+    extents = [text.get_window_extent() for text in texts]
+    sizes = [(one.width * scale + padding[0], one.height * scale + padding[1]) for one in extents]
+    boxes = place(markers, sizes, Box(*(float(side) * scale for side in sides)), lines)
+    for text, box in zip(texts, boxes, strict=True):
+        text.set_position(_in_data(ax, box.centre()))
     return boxes
+
+
+def draw_leader(ax: Axes, start: tuple[float, float], end: tuple[float, float], **looks: Any) -> None:
+    """A line from `start` to `end`, in points from the figure's corner; the limits of `ax` stay."""
+    x, y = zip(_in_data(ax, start), _in_data(ax, end), strict=True)
+    ax.plot(x, y, scalex=False, scaley=False, **looks)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from comics.classes import CLASSES
 from comics.errors import UserError
 from comics.params import ComparisonFigure, ExamplesFigure, ImageStyle, Params
-from comics.report.figures import canvas, save
-from comics.report.labels import Box, anchor, place
+from comics.report.figures import canvas, draw_leader, marker_box, place_texts, save
+from comics.report.labels import anchor
 from comics.report.results import resolved_runs
 from comics.report.samples import (
     AGAIN,
@@ -99,49 +99,37 @@ def _write_tags(ax: Axes, tags: Sequence[_Tag], style: ImageStyle) -> None:
 
     The layout of the figure must be settled.
     """
-    from matplotlib.transforms import Bbox
-
-    scale = 72 / ax.figure.dpi  # type: ignore[union-attr]
-    texts, sizes, markers = [], [], []
+    texts, markers = [], []
     for tag in tags:
-        text = ax.text(
-            0,
-            0,
-            tag.text,
-            fontsize=0.72 * style.font_size,
-            fontweight="bold" if tag.error else "normal",
-            color="black",
-            ha="center",
-            va="center",
-            linespacing=1.0,
-            bbox={
-                "boxstyle": "square,pad=0.12",
-                "facecolor": "#FFFFFF" if tag.error else (style.real, style.fake)[tag.face.label],
-                "edgecolor": ERROR if tag.error else "none",
-                "linewidth": 0.7,
-                "alpha": 0.92,
-            },
+        texts.append(
+            ax.text(
+                0,
+                0,
+                tag.text,
+                fontsize=0.72 * style.font_size,
+                fontweight="bold" if tag.error else "normal",
+                color="black",
+                ha="center",
+                va="center",
+                linespacing=1.0,
+                bbox={
+                    "boxstyle": "square,pad=0.12",
+                    "facecolor": "#FFFFFF" if tag.error else (style.real, style.fake)[tag.face.label],
+                    "edgecolor": ERROR if tag.error else "none",
+                    "linewidth": 0.7,
+                    "alpha": 0.92,
+                },
+            )
         )
-        extent = text.get_window_extent()
-        padding = 0.24 * 0.72 * style.font_size + 1.0
-        texts.append(text)
-        sizes.append((extent.width * scale + padding, extent.height * scale + padding))
         x, y, width, height = tag.face.box
         # The middle of a face stays free; its rim may be covered.
-        inner = [(x + 0.2 * width, y + 0.8 * height), (x + 0.8 * width, y + 0.2 * height)]
-        (left, bottom), (right, top) = ax.transData.transform(inner) * scale
-        markers.append(Box(left, bottom, right, top))
-    window: Bbox = ax.get_window_extent()
-    frame = Box(*(float(value) * scale for value in window.extents))
-    to_data = ax.transData.inverted()
-    for text, marker, box in zip(texts, markers, place(markers, sizes, frame), strict=True):
-        centre = box.centre()
-        text.set_position(tuple(to_data.transform((centre[0] / scale, centre[1] / scale))))
-        start = anchor(marker, centre)
+        markers.append(marker_box(ax, (x + 0.2 * width, y + 0.8 * height), (x + 0.8 * width, y + 0.2 * height)))
+    around = 0.24 * 0.72 * style.font_size + 1.0  # what the box of a tag adds to its text
+    for marker, box in zip(markers, place_texts(ax, texts, markers, padding=(around, around)), strict=True):
+        start = anchor(marker, box.centre())
         end = anchor(box, start)
         if math.dist(start, end) > 0.6 * style.font_size:
-            line = to_data.transform(np.array([start, end]) / scale)
-            ax.plot(line[:, 0], line[:, 1], color="white", linewidth=0.6, zorder=2.5, scalex=False, scaley=False)
+            draw_leader(ax, start, end, color="white", linewidth=0.6, zorder=2.5)
 
 
 def _frame(ax: Axes, face: Face) -> None:
@@ -178,15 +166,18 @@ def _draw_run(ax: Axes, sample: Sample, run: str, style: ImageStyle) -> list[_Ta
             _frame(ax, face)
     for face in sample.missed[run]:
         _frame(ax, face)
-    words = {id(face): [verdict_text(face)] for face in sample.found[run] if face.verdict != AGAIN}
     first = [face for face in sample.found[run] if face.verdict != AGAIN]
+    words = [[verdict_text(face)] for face in first]
     for face in sample.found[run]:
         if face.verdict == AGAIN:  # said beside the better one
             nearest = int(box_iou(face.box, np.array([one.box for one in first])).argmax())
-            words[id(first[nearest])].append(verdict_text(face))
+            words[nearest].append(verdict_text(face))
     return [
         *(_Tag(face, MISS, True) for face in sample.missed[run]),
-        *(_Tag(face, "\n".join(words[id(face)]), face.verdict != HIT or len(words[id(face)]) > 1) for face in first),
+        *(
+            _Tag(face, "\n".join(lines), face.verdict != HIT or len(lines) > 1)
+            for face, lines in zip(first, words, strict=True)
+        ),
     ]
 
 

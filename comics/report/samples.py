@@ -91,14 +91,12 @@ def judge(truth: Sequence[Face], found: Sequence[Face], iou: float) -> list[Face
     free = list(range(len(truth)))
     boxes = np.array([face.box for face in truth], dtype=np.float64).reshape(-1, 4)
     for detection in sorted(found, key=lambda face: -(face.score or 0)):
-        on_any = bool(len(boxes)) and box_iou(detection.box, boxes).max() >= iou
-        detection.verdict = AGAIN if on_any else FALSE_ALARM
-        if free:
-            overlaps = box_iou(detection.box, boxes[free])
-            best = int(overlaps.argmax())
-            if overlaps[best] >= iou:
-                face = truth[free.pop(best)]
-                detection.verdict = HIT if face.label == detection.label else WRONG
+        overlaps = box_iou(detection.box, boxes)
+        detection.verdict = AGAIN if (overlaps >= iou).any() else FALSE_ALARM
+        best = max(free, key=overlaps.__getitem__, default=None)
+        if best is not None and overlaps[best] >= iou:
+            free.remove(best)
+            detection.verdict = HIT if truth[best].label == detection.label else WRONG
     return [truth[index] for index in free]
 
 
