@@ -328,8 +328,9 @@ def _hotcoco(
     """hotcoco, a compiled implementation."""
     import hotcoco
 
-    gt = _hotcoco_truth(truth)
-    dt = _hotcoco_results(gt, truth, found)
+    outlined = "segmentation" in tasks
+    gt = _hotcoco_truth(truth, outlined)
+    dt = _hotcoco_results(gt, truth, found, outlined)
 
     def computed(number: int, category: int, task: Task) -> tuple[int, Task, Floats, _Pairs]:
         evaluator = hotcoco.COCOeval(gt, dt, IOU_TYPES[task])
@@ -358,8 +359,8 @@ def _hotcoco(
             computing.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for the rest
 
 
-def _hotcoco_truth(truth: GroundTruth) -> Any:
-    """`coco_ground_truth` for hotcoco: from columns, where there are all that it takes."""
+def _hotcoco_truth(truth: GroundTruth, outlined: bool) -> Any:
+    """`coco_ground_truth` for hotcoco: from columns, where there are all that it takes; masks if `outlined`."""
     import hotcoco
 
     if truth.boxes is None:
@@ -372,18 +373,18 @@ def _hotcoco_truth(truth: GroundTruth) -> Any:
         truth.boxes,
         area=truth.areas,
         iscrowd=truth.crowd,
-        segmentation=_masks(truth, truth, np.arange(len(truth.areas)), truth.annotation_images),
+        segmentation=_masks(truth, truth, np.arange(len(truth.areas)), truth.annotation_images) if outlined else None,
     )
 
 
-def _hotcoco_results(gt: Any, truth: GroundTruth, found: Detections) -> Any:
-    """`coco_results` for hotcoco: from columns, where there are all that it takes."""
+def _hotcoco_results(gt: Any, truth: GroundTruth, found: Detections, outlined: bool) -> Any:
+    """`coco_results` for hotcoco: from columns, where there are all that it takes; masks if `outlined`."""
     everything = np.arange(len(found.scores))
     if found.boxes is None:
         return gt.load_res(coco_results(truth, found, everything))
     numbers = _category_numbers(truth, found.category_ids)
     columns = np.column_stack((found.images + 1, found.boxes, found.scores, numbers))
-    return gt.load_res(columns, segmentation=_masks(truth, found, everything, found.images))
+    return gt.load_res(columns, segmentation=_masks(truth, found, everything, found.images) if outlined else None)
 
 
 def _counted(evaluator: Any) -> _Pairs:

@@ -15,9 +15,9 @@ import numpy as np
 
 from comics.errors import UserError
 from comics.evaluation.inputs import GroundTruth, Source, read_detections, read_ground_truth
-from comics.evaluation.matching import Floats, Matched, Matches, Task, match
+from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
 from comics.evaluation.precision import average_precisions
-from comics.evaluation.scores import ALL, METRICS, Scores, average, lrp_errors, score, tasks_of
+from comics.evaluation.scores import ALL, METRICS, TASKS, Scores, average, lrp_errors, score, tasks_of
 from comics.progress import Progress, silent, told
 
 CONFIDENCE = 0.95
@@ -157,16 +157,12 @@ def compare(
     found = [read_detections(source, truth) for source in (first, second)]
     both: list[Task] = [task for task in tasks_of(truth, found[0]) if task in tasks_of(truth, found[1])]
     wanted = both if tasks is None else [task for task in both if task in set(tasks)]
+    one, other = (match_tasks(truth, source, wanted, engine, detailed=True, areas=("all",)) for source in found)
     return [
         difference
         for task in wanted
         for difference in compare_matched(
-            truth,
-            task,
-            *(match(truth, one, task, engine, detailed=True, areas=("all",)) for one in found),
-            samples=samples,
-            seed=seed,
-            progress=progress,
+            truth, task, one[task], other[task], samples=samples, seed=seed, progress=progress
         )
     ]
 
@@ -226,6 +222,7 @@ class PairedTests:
 
     Args:
         ground_truth: a COCO file.
+        tasks: those that will be asked for.
         samples: swaps.
         seed: of the swaps.
 
@@ -233,11 +230,13 @@ class PairedTests:
         UserError: the file is not usable, or has no image.
     """
 
-    def __init__(self, ground_truth: Source, *, samples: int = 1000, seed: int = 0) -> None:
+    def __init__(
+        self, ground_truth: Source, tasks: Sequence[Task] = TASKS, *, samples: int = 1000, seed: int = 0
+    ) -> None:
         self.truth = read_ground_truth(ground_truth)
         require_samples(self.truth, samples)
-        self.samples, self.seed = samples, seed
-        self.matched: dict[tuple[str, Task], tuple[Matched, Floats]] = {}
+        self.tasks, self.samples, self.seed = tasks, samples, seed
+        self.scored: dict[str, dict[Task, tuple[Matched, Floats]]] = {}
 
     def __call__(self, first: Source, second: Source, task: Task) -> Row:
         """Metric -> p-value of the paired difference of two COCO results files in `task`, which both have.
@@ -249,14 +248,18 @@ class PairedTests:
         return _permutation_test(self.truth, task, one, other, of_one - of_other, self.samples, self.seed)
 
     def _scored(self, source: Source, task: Task) -> tuple[Matched, Floats]:
-        key = str(source), task
-        if key not in self.matched:
+        key = str(source)
+        if key not in self.scored:
             found = read_detections(source, self.truth)
-            if task not in tasks_of(self.truth, found):
-                raise UserError(f"{source}: has nothing to compare in {task}.")
-            matched = match(self.truth, found, task, detailed=True, areas=("all",))
-            self.matched[key] = matched, compared_scores(self.truth, matched, np.ones(len(self.truth.image_ids)))
-        return self.matched[key]
+            tasks = [one for one in tasks_of(self.truth, found) if one in self.tasks]
+            matched = match_tasks(self.truth, found, tasks, detailed=True, areas=("all",))
+            once = np.ones(len(self.truth.image_ids))
+            self.scored[key] = {
+                one: (of_task, compared_scores(self.truth, of_task, once)) for one, of_task in matched.items()
+            }
+        if task not in self.scored[key]:
+            raise UserError(f"{source}: has nothing to compare in {task}.")
+        return self.scored[key][task]
 
 
 def require_samples(truth: GroundTruth, samples: int) -> None:

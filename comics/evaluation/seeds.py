@@ -15,7 +15,7 @@ import numpy as np
 
 from comics.errors import UserError
 from comics.evaluation.inputs import Source, read_detections, read_ground_truth
-from comics.evaluation.matching import Floats, Task, match
+from comics.evaluation.matching import Floats, Task, match_tasks
 from comics.evaluation.resampling import COMPARED, compared_scores, draws, interval, require_samples
 from comics.evaluation.scores import tasks_of
 from comics.progress import Progress, silent
@@ -95,14 +95,11 @@ def compare_runs(
             raise UserError(f"{name}: has no detections to compare.")
         found = [read_detections(source, truth) for source in sources]
         common = [task for task in tasks if all(task in tasks_of(truth, one) for one in found)]
-        values: dict[Task, Floats] = {}
-        for task in common:
-            of_seeds = []
-            for one in found:
-                matched = match(truth, one, task, engine, detailed=True, areas=("all",))
-                of_seeds.append(np.stack([compared_scores(truth, matched, counts) for counts in drawn], axis=1))
-            values[task] = np.stack(of_seeds)
-        return values
+        of_seeds: dict[Task, list[Floats]] = {task: [] for task in common}
+        for one in found:
+            for task, matched in match_tasks(truth, one, common, engine, detailed=True, areas=("all",)).items():
+                of_seeds[task].append(np.stack([compared_scores(truth, matched, counts) for counts in drawn], axis=1))
+        return {task: np.stack(values) for task, values in of_seeds.items()}
 
     base = scored(baseline, "the baseline")
     progress("Resample", 1, 1 + len(runs))
