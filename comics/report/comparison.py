@@ -7,7 +7,7 @@ compared. Rendering only reads that file, and only while the digests are those o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,19 +18,13 @@ from comics.params import Params, Split, TableParams, Task
 from comics.progress import Progress, silent, told
 from comics.report.results import Measured, Row, detections_path, read_rows, require, runs_drawn
 from comics.report.style import higher_is_better
-from comics.report.tables import table_params
-
-METRICS = ("AP", "oLRP")
-"""The metrics that are compared."""
-
-ALPHA = 0.05
-"""Differences with a p-value from this on are not significant."""
+from comics.report.tables import ALPHA, compared_metrics, table_params
 
 Test = Callable[[Path, Path, Task], dict[str, float]]
 """Detections of one run, of another, task -> p-value of the paired difference, by metric."""
 
-PairedTests = Callable[[Path], Test]
-"""Ground truth -> the tests of detections of its images."""
+PairedTests = Callable[[Path, Sequence[Task]], Test]
+"""Ground truth, tasks -> the tests of detections of its images."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +46,7 @@ class Pair:
 
 def pairs_of(table: TableParams, rows: Iterable[Row]) -> Iterator[Pair]:
     """The best measured row by each split, task and metric, with each of the others that have a value."""
-    for split, task, metric in product(table.splits, table.tasks, METRICS):
-        if metric not in table.metrics:
-            continue
+    for split, task, metric in product(table.splits, table.tasks, compared_metrics(table)):
         # A run may stand in several rows.
         measured = {row.measured[split].run.name: row.measured[split] for row in rows if row.measured is not None}
         values = {name: value for name, one in measured.items() if (value := one.score(task, metric).mean) is not None}
@@ -94,7 +86,8 @@ def compare_table(
     for key, pair in told(to_test.items(), len(to_test), progress, f"Compare the rows of {name}"):
         if pair.split not in tests:
             # One split after the other: its detections fill the memory.
-            tests = {pair.split: paired_tests(root / "data" / params.dataset / pair.split / "annotations.json")}
+            truth = root / "data" / params.dataset / pair.split / "annotations.json"
+            tests = {pair.split: paired_tests(truth, table.tasks)}
         first, second = (root / detections_path(compared[pair.split, run].run, pair.split) for run in key[2:])
         p_values[key] = tests[pair.split](first, second, pair.task)
     comparisons: list[dict[str, Any]] = [

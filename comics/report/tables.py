@@ -16,7 +16,7 @@ from string import ascii_lowercase
 
 from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_text
-from comics.params import Params, TableParams
+from comics.params import Metric, Params, TableParams
 from comics.report import reported
 from comics.report.results import Row, read_rows, runs_drawn
 from comics.report.style import (
@@ -102,8 +102,19 @@ class Table:
         return [(task, metric) for task in self.params.tasks for metric in self.params.metrics]
 
 
+COMPARED: tuple[Metric, ...] = ("AP", "oLRP")
+"""The metrics by which rows are compared."""
+
+ALPHA = 0.05
+"""Differences with a p-value from this on are not significant."""
+
 Similar = frozenset[tuple[str, str, str, str]]
 """(run, split, task, metric) of results that are not significantly different from the best of their column."""
+
+
+def compared_metrics(table: TableParams) -> list[Metric]:
+    """The metrics of `table` by which its rows are compared; none where that is switched off."""
+    return [metric for metric in COMPARED if table.compare and metric in table.metrics]
 
 
 def comparison_path(params: Params, name: str) -> Path:
@@ -231,8 +242,8 @@ def _mark(lines: list[Line], split: str, similar: Similar) -> None:
             cell.similar = cell.rank != 1 and (line.run or "", split, cell.task, cell.metric) in similar
 
 
-def _remarks(params: Params, rows: list[Row], delta: bool, marked: bool | None) -> list[str]:
-    """What a reader must know of the numbers: dataset, seeds, marks (`marked` is None where nothing was compared)."""
+def _remarks(params: Params, rows: list[Row], delta: bool, compared: Sequence[str], marked: bool) -> list[str]:
+    """What a reader must know of the numbers: dataset, seeds, marks by the `compared` metrics, if there are any."""
     measured = [one for row in rows for one in list((row.measured or {}).values())[:1]]
     seeds = sorted({seed for one in measured for seed in one.seeds})
     counts = {len(one.seeds) for one in measured}
@@ -254,13 +265,13 @@ def _remarks(params: Params, rows: list[Row], delta: bool, marked: bool | None) 
             remarks.append(f"†, in italics: the paper's row as reported, on {reported.DATASET}; not measured here.")
         if len(measured) > 1:
             remarks.append("Best of ours in bold, second underlined.")
-        if marked is not None:
+        if len(measured) > 1 and compared:
+            test = "paired permutation test over images, p"
             remarks.append(
-                "≈: AP or oLRP not significantly different from the best of ours"
+                f"≈: {' or '.join(compared)} not significantly different from the best of ours ({test} ≥ {ALPHA})."
                 if marked
-                else "AP and oLRP of all others differ significantly from the best of ours"
+                else f"{' and '.join(compared)} of all others differ significantly from the best of ours ({test} < {ALPHA})."
             )
-            remarks[-1] += f" (paired permutation test over images, p {'≥' if marked else '<'} 0.05)."
     left_out = [row.name for row in rows if row.params.paper is None and row.measured is None]
     if left_out:
         remarks.append(f"Not made yet: {listing(left_out)}.")
@@ -290,7 +301,8 @@ def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False
                 raise UserError(f"{params.path}: tables.{name}.rows[{number}]: {error.message}", error.remedy) from None
     rows = read_rows(params, table, table.splits, root, available=available)
     runs = runs_drawn(rows)
-    similar = read_similar(root / comparison_path(params, name), runs) if table.compare and not delta else None
+    compared = [] if delta else compared_metrics(table)
+    similar = read_similar(root / comparison_path(params, name), runs) if compared else None
     columns = [(task, metric) for task in table.tasks for metric in table.metrics]
     notes = _Notes()
     blocks: dict[str, list[Line]] = {}
@@ -311,13 +323,13 @@ def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False
             f"{params.path}: tables.{name}: no row has both a result of ours and one of the paper.",
             "Give rows both `run:` and `paper:`, and make their results: snakemake reports/" + name + ".tex",
         )
-    any_similar = any(cell.similar for lines in blocks.values() for line in lines for cell in line.cells)
-    marked = any_similar if similar is not None and len(rows) > 1 else None
+    marked = any(cell.similar for lines in blocks.values() for line in lines for cell in line.cells)
     return Table(
         name=name,
         params=table,
         caption=sentence(table.caption),
-        remarks=_remarks(params, rows, delta, marked) + [sentence(note) for note in table.notes],
+        remarks=_remarks(params, rows, delta, [] if similar is None else compared, marked)
+        + [sentence(note) for note in table.notes],
         notes={letter: text for text, letter in notes.letters.items()},
         blocks=blocks,
         runs=runs,

@@ -219,6 +219,24 @@ def test_marks_of_a_comparison_are_used_only_for_the_very_runs_it_compared(proje
     assert "significant" not in tables.to_markdown(build(project, "table_iv"))
 
 
+def test_a_single_measured_row_differs_from_nothing(project):
+    project.scores(["comics"])
+    digests = {"comics seed 0": project.params.resolve("comics", 0).digest}
+    write_json(project.root / tables.comparison_path(project.params, "table_ii"), {"digests": digests, "similar": []})
+    assert "significant" not in tables.to_markdown(build(project, "table_ii"))
+
+
+def test_a_table_names_the_metrics_that_it_compares(project):
+    project.scores(TABLE_IV)
+    digests = {f"{run} seed 0": project.params.resolve(run, 0).digest for run in TABLE_IV}
+    write_json(project.root / tables.comparison_path(project.params, "table_iv"), {"digests": digests, "similar": []})
+    project.edit("    paper: IV\n", "    paper: IV\n    metrics: [AP50, oLRP]\n")
+    assert "oLRP of all others differ significantly" in (text := tables.to_markdown(build(project, "table_iv")))
+    assert "AP and oLRP" not in text
+    project.edit("    metrics: [AP50, oLRP]\n", "    metrics: [AP50]\n")
+    assert "significant" not in tables.to_markdown(build(project, "table_iv"))
+
+
 def test_csv_keeps_full_precision_and_says_whose_number_it_is(project):
     project.scores(TABLE_IV)
     table = build(project, "table_iv")
