@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from comics.files import write_json
+from comics.files import file_digest, write_json
 from comics.params import SPLITS, TEST_SPLITS, Params
 from comics.provenance import sidecar_path
 from comics.report import study
 from comics.report.results import detections_path, resolved_runs, scores_path
-from comics.report.tables import comparison_path
+from comics.report.tables import compared_metrics, comparison_path
 
 
 def splits_of(params: Params) -> list[str]:
@@ -72,14 +71,19 @@ def table_files(params: Params, name: str, made: Collection[str] = ()) -> list[s
 
 def compared_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
     """What the comparison of the rows of table `name` is made from: scores, detections and ground truth."""
-    splits = params.tables[name].splits
-    runs = [one for run in measured_runs(params, name, splits, made) for one in resolved_runs(params, run)]
-    detections = [detections_path(one, split) for one in runs for split in splits]
+    detections = dict.fromkeys(found for _, found in _scores_and_detections(params, name, made))
     return [
         *table_scores(params, name, made),
-        *dict.fromkeys(str(file) for path in detections for file in (path, sidecar_path(path))),
-        *(f"data/{params.dataset}/{split}/annotations.json" for split in splits),
+        *(str(file) for path in detections for file in (path, sidecar_path(path))),
+        *(f"data/{params.dataset}/{split}/annotations.json" for split in params.tables[name].splits),
     ]
+
+
+def _scores_and_detections(params: Params, name: str, made: Collection[str]) -> list[tuple[Path, Path]]:
+    """What is compared of table `name`: of the first seed of each measured row, on each split."""
+    splits = params.tables[name].splits
+    runs = [resolved_runs(params, run)[0] for run in measured_runs(params, name, splits, made)]
+    return [(scores_path(one, split), detections_path(one, split)) for one in runs for split in splits]
 
 
 def comparison_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
@@ -88,15 +92,11 @@ def comparison_files(params: Params, name: str, made: Collection[str] = ()) -> l
     Scores may have been brought here without their detections: then the table does without.
     """
     table, path = params.tables[name], comparison_path(params, name)
-    runs = [one for run in measured_runs(params, name, table.splits, made) for one in resolved_runs(params, run)]
-    alone = [
-        split
-        for one in runs
-        for split in table.splits
-        if scores_path(one, split).exists() and not detections_path(one, split).exists()
-    ]
-    wanted = table.compare and (path.exists() or (len(runs) > 1 and not alone))
-    return [str(path)] if wanted else []
+    compared = _scores_and_detections(params, name, made)
+    to_be_had = len(compared) > len(table.splits) and all(
+        detections.exists() or not scores.exists() for scores, detections in compared
+    )
+    return [str(path)] if compared_metrics(table) and (path.exists() or to_be_had) else []
 
 
 def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
@@ -120,15 +120,9 @@ def study_files(params: Params, name: str) -> list[str]:
     return [str(file) for path in study.study_files(params, name) for file in (path, sidecar_path(path))]
 
 
-def studies_there(params: Params) -> list[Path]:
-    """What the studies found of those that were made."""
-    return [path for name in params.studies if (path := study.effects_path(params, name)).exists()]
-
-
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def study_digests(params: Params) -> list[str]:
+    """SHA-256 of what the studies found, of those that were made."""
+    return [file_digest(path) for name in params.studies if (path := study.effects_path(params, name)).exists()]
 
 
 def block_of(params: Params, kind: str, name: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ one pass that sums a covariance matrix, and nested: a code of K numbers uses the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pycocotools import mask as rle
 
 from comics.data.coco import stream
 from comics.errors import UserError
-from comics.files import atomic_write
+from comics.files import atomic_write, file_digest
 from comics.provenance import write_sidecar
 
 SIDE = 28  # of a mask, in cells
@@ -174,7 +173,7 @@ def encode_masks(
     write_sidecar(
         output,
         {
-            "annotations_sha256": hashlib.sha256(annotations.read_bytes()).hexdigest(),
+            "annotations_sha256": file_digest(annotations),
             "masks": count,
             "seed": seed,
             "mean_iou": {str(length): round(value, 4) for length, value in quality.items()},

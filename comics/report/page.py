@@ -55,7 +55,7 @@ from comics.report.samples import (
     example_samples,
     outlines,
 )
-from comics.report.style import SPLIT_NAMES, TASK_NAMES, higher_is_better, plain
+from comics.report.style import SPLIT_NAMES, TASK_NAMES, higher_is_better, plain, task_word
 from comics.report.tables import (
     CHECKS,
     MEASURED,
@@ -411,24 +411,25 @@ def _study_view(params: Params, name: str, root: Path) -> dict[str, Any]:
     effects = study.read_effects(params, name, root)
     known = {(effect.run, effect.task, effect.metric): effect for effect in effects}
     columns = study.columns(effects)
+    widest = dict.fromkeys(columns, 1e-9)
+    for one in effects:
+        ends = (abs(end) for end in (one.low, one.high) if end is not None)
+        widest[one.task, one.metric] = max(widest[one.task, one.metric], *ends, 0.0)
     rows = []
     for row in params.studies[name].rows:
         cells = []
         for column in columns:
             effect = known.get((row.run, *column))
-            ends = [end for one in effects if (one.task, one.metric) == column for end in (one.low, one.high)]
-            widest = max((abs(end) for end in ends if end is not None), default=0.0) or 1.0
             mean, difference = study.cells(effect) if effect else ("–", "")
-            drawn = effect is not None and effect.low is not None
-            interval = (effect.low, effect.difference, effect.high) if effect and drawn else ()
-            bar = [round(50 + 48 * value / widest, 2) for value in interval if value is not None]
+            interval = (effect.low, effect.difference, effect.high) if effect else ()
+            bar = [round(50 + 48 * value / widest[column], 2) for value in interval if value is not None]
             cells.append(
                 {"mean": mean, "difference": difference, "verdict": effect.verdict if effect else "", "bar": bar}
             )
         rows.append({"label": plain(row.label), "run": params.canonical(row.run), "cells": cells})
     return {
         "remarks": study.remarks(params, params.studies[name]),
-        "headings": [f"{TASK_NAMES[task].rsplit(' ', 1)[-1]}, {plain(metric)}" for task, metric in columns],
+        "headings": [f"{task_word(task)}, {plain(metric)}" for task, metric in columns],
         "rows": rows,
     }
 

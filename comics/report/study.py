@@ -18,17 +18,16 @@ from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_json, write_text
 from comics.params import Params, StudyParams
 from comics.progress import Progress, silent
-from comics.report.figures import canvas, save
 from comics.report.results import detections_path, require, resolved_runs
 from comics.report.style import (
     BETTER,
     SPLIT_NAMES,
-    TASK_NAMES,
     WORSE,
     higher_is_better,
     listing,
     plain,
     sentence,
+    task_word,
     templates,
     tex,
 )
@@ -218,7 +217,7 @@ def to_latex(params: Params, name: str, effects: Sequence[Effect]) -> str:
             caption=tex(sentence(study.caption)),
             remarks=tex(remarks(params, study)).replace("▲", _MARKS["better"][1]).replace("▼", _MARKS["worse"][1]),
             runs=digests(params, study),
-            headings=[f"{TASK_NAMES[task].rsplit(' ', 1)[-1]}, {tex(metric)}" for task, metric in compared],
+            headings=[f"{task_word(task)}, {tex(metric)}" for task, metric in compared],
             lines=_lines(study, effects, latex=True),
         )
     )
@@ -229,7 +228,7 @@ def to_markdown(params: Params, name: str, effects: Sequence[Effect]) -> str:
     study = study_params(params, name)
     headings = ["Run"]
     for task, metric in columns(effects):
-        headings += [f"{TASK_NAMES[task].rsplit(' ', 1)[-1]} {metric}", "difference"]
+        headings += [f"{task_word(task)} {metric}", "difference"]
     out = [f"# {plain(sentence(study.caption))}", "", remarks(params, study), ""]
     out += ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
     out += ["| " + " | ".join(line) + " |" for line in _lines(study, effects, latex=False)]
@@ -253,6 +252,9 @@ def to_csv(effects: Sequence[Effect]) -> str:
 
 def draw(params: Params, name: str, effects: Sequence[Effect], output: Path) -> list[Path]:
     """The differences and their intervals, one panel a task and metric, arms below each other."""
+    # Not above: the workflow imports this module each time it is read, and drawing imports numpy.
+    from comics.report.figures import canvas, save
+
     study = study_params(params, name)
     arms = study.rows[1:]
     compared = columns(effects)
@@ -277,7 +279,7 @@ def draw(params: Params, name: str, effects: Sequence[Effect], output: Path) -> 
                     markersize=4.5,
                     linestyle="none",
                 )
-            ax.set_title(f"{TASK_NAMES[task].rsplit(' ', 1)[-1]}, {plain(metric)}")
+            ax.set_title(f"{task_word(task)}, {plain(metric)}")
             ax.set_xlabel("points, " + ("right" if higher_is_better(metric) else "left") + " is better")
             ax.set_ylim(len(arms) - 0.5, -0.5)
             ax.tick_params(width=0.6, length=2.5)

@@ -81,6 +81,11 @@ def sentence(text: str) -> str:
     return text if not text or text[-1] in ".!?" else f"{text}."
 
 
+def task_word(task: str) -> str:
+    """A task in a word: ``Detection``, ``Segmentation``."""
+    return TASK_NAMES[task].rsplit(" ", 1)[-1]
+
+
 def listing(words: list[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1] if words else "")))

@@ -53,9 +53,8 @@ def test_an_interrupted_demo_leaves_neither_lock_nor_process(project: Path) -> N
     command = [sys.executable, "-m", "comics", "demo"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
 
-    def interruptible() -> (
-        None
-    ):  # a test run started in the background of a script ignores SIGINT, and so do its children
+    # A test run started in the background of a script ignores SIGINT, and so do its children.
+    def interruptible() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with subprocess.Popen(

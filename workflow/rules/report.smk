@@ -86,7 +86,7 @@ rule page:
     params:
         digest=comics_params.digest_of(PARAMS.file.model_dump(mode="json")),
         # Shown where they are there; as inputs, a change of their runs would train those anew.
-        studies=[plan.file_digest(path) for path in plan.studies_there(PARAMS)],
+        studies=plan.study_digests(PARAMS),
     message:
         "Render the page"
     shell:
@@ -113,7 +113,7 @@ rule paper:
     log:
         "logs/reports/paper.log",
     params:
-        studies=[plan.file_digest(path) for path in plan.studies_there(PARAMS)],
+        studies=plan.study_digests(PARAMS),
     message:
         "Compile reports/paper.pdf"
     shell:
