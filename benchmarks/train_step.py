@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from comics.data.loading import Batch
+from comics.data.loading.batches import Batch
 from comics.detectors import Target
 from comics.model import Comics
 from comics.params import Params, ResolvedRun, load

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from comics.classes import CLASSES, category_id
-from comics.data.loading import evaluation_loader
+from comics.data.loading.batches import evaluation_loader
 from comics.detectors.base import Prediction
 from comics.errors import UserError
 from comics.files import write_json

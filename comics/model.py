@@ -12,7 +12,7 @@ from comics.attention import FrequencyAttention
 from comics.classes import CLASSES
 from comics.contrast import CoarseContrast, MomentumCopy, fine_losses
 from comics.contrast.fine import crop_masks
-from comics.data.loading import Batch
+from comics.data.loading.batches import Batch
 from comics.detectors import build
 from comics.detectors.base import LevelProposals, Prediction, Size
 from comics.params import ResolvedRun

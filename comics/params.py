@@ -50,7 +50,7 @@ class Block(BaseModel):
 
 
 class MiniDataset(Block):
-    """The embedded dataset, rendered by `comics.data.mini` from a seed."""
+    """The embedded dataset, rendered by `comics.data.mini.dataset` from a seed."""
 
     kind: Literal["mini"] = "mini"
     seed: int = 5528418
@@ -65,7 +65,7 @@ class MiniDataset(Block):
     test_dev: int = Field(120, ge=1)
     test_challenge: int = Field(120, ge=1)
     challenge_level: int | None = Field(None, ge=1, le=4)
-    """How hard test_challenge is perturbed (`comics.data.challenge`); drawn for each image when empty."""
+    """How hard test_challenge is perturbed (`comics.data.perturb.operations`); drawn for each image when empty."""
 
 
 class OpenForensicsDataset(Block):

@@ -11,7 +11,7 @@ from comics.commands.bars import bars
 from comics.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from comics.data.convert import Report
+    from comics.data.canonical.convert import Report
     from comics.params import CustomDataset, MiniDataset, OpenForensicsDataset
 
 DatasetArgument = Annotated[str | None, typer.Argument(help="A dataset of params.yaml; the one it uses by default.")]
@@ -69,13 +69,13 @@ def _show(report: Report) -> None:
 
 def make(dataset: DatasetArgument = None, params: ParamsOption = PARAMS, root: RootOption = ROOT) -> None:
     """Render the embedded dataset from its seed and convert it."""
-    from comics.data.openforensics import convert as convert_raw
+    from comics.data.openforensics.dataset import convert as convert_raw
     from comics.params import MiniDataset
 
     name, spec = _dataset(dataset, params)
     if not isinstance(spec, MiniDataset):
         raise UserError(f"{params}: datasets.{name}: is not made but fetched or given.", "Use fetch and convert.")
-    from comics.data.mini import make as render
+    from comics.data.mini.dataset import make as render
 
     with bars() as progress:
         render(spec, root / name / "raw", progress=progress)
@@ -94,8 +94,8 @@ def fetch(
     root: RootOption = ROOT,
 ) -> None:
     """Download OpenForensics from its record and extract it; an interrupted fetch goes on where it was."""
-    from comics.data.extract import Bounds
-    from comics.data.openforensics import fetch as fetch_record
+    from comics.data.openforensics.dataset import fetch as fetch_record
+    from comics.data.openforensics.extract import Bounds
     from comics.params import OpenForensicsDataset
 
     name, spec = _dataset(dataset, params)
@@ -135,8 +135,8 @@ def convert(
     root: RootOption = ROOT,
 ) -> None:
     """Bring a dataset into canonical COCO form, repairing and reporting what is wrong."""
-    from comics.data.convert import convert_coco
-    from comics.data.openforensics import convert as convert_raw
+    from comics.data.canonical.convert import convert_coco
+    from comics.data.openforensics.dataset import convert as convert_raw
     from comics.params import CustomDataset
 
     name, spec = _dataset(dataset, params)
@@ -173,9 +173,9 @@ def verify(
     root: RootOption = ROOT,
 ) -> None:
     """Check counts, images and duplicates of a converted dataset; write its card and figure."""
-    from comics.data.openforensics import PAPER_COUNTS
-    from comics.data.verify import CARD_NAME, FIGURE_NAME
-    from comics.data.verify import verify as check
+    from comics.data.canonical.verify import CARD_NAME, FIGURE_NAME
+    from comics.data.canonical.verify import verify as check
+    from comics.data.openforensics.dataset import PAPER_COUNTS
     from comics.params import SPLITS, MiniDataset, OpenForensicsDataset
 
     name, spec = _dataset(dataset, params)
@@ -215,7 +215,7 @@ def perturb(
     params: ParamsOption = PARAMS,
 ) -> None:
     """Make a test-challenge split from another split, the same for the same seed."""
-    from comics.data.perturbed import REPORT_NAME, perturb_split
+    from comics.data.perturb.split import REPORT_NAME, perturb_split
     from comics.params import SPLITS
 
     name = dataset or _dataset(None, params)[0]
@@ -239,7 +239,7 @@ def examples(
     output: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("docs/images/perturbations"),
 ) -> None:
     """One example picture of every perturbation."""
-    from comics.data.perturbed import write_examples
+    from comics.data.perturb.split import write_examples
 
     print(f"{output}: {len(write_examples(image, output))} pictures.")
 
@@ -251,8 +251,8 @@ def encode_masks(
     root: RootOption = ROOT,
 ) -> None:
     """Fit the code by which the detector meinst stands for masks to the training split."""
-    from comics.data.mask_codec import FILE
-    from comics.data.mask_codec import encode_masks as fit
+    from comics.detectors.mask_codec import FILE
+    from comics.detectors.mask_codec import encode_masks as fit
 
     name, _ = _dataset(dataset, params)
     output = root / name / FILE

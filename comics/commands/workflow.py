@@ -12,7 +12,7 @@ import typer
 def demo() -> None:
     """Make Table IV and Figure 9 on the embedded dataset, from nothing; go on where an earlier call stopped."""
     from comics.params import load
-    from comics.pipeline import demo as run
+    from comics.workflow.demo import demo as run
 
     try:
         code = run(load())
@@ -28,7 +28,7 @@ def summary(
     """The scores that are there, in short, and where to look for more."""
     from comics.errors import UserError, did_you_mean
     from comics.params import load
-    from comics.pipeline import print_summary
+    from comics.workflow.demo import print_summary
 
     params = load()
     if table is not None and table not in params.tables:
@@ -42,7 +42,7 @@ def metrics(
 ) -> None:
     """Write the current scores of all runs for `dvc metrics` and `dvc plots`."""
     from comics.params import load
-    from comics.pipeline import write_metrics
+    from comics.workflow.demo import write_metrics
 
     folder.mkdir(parents=True, exist_ok=True)  # DVC expects it, also while there are no runs
     print(f"{folder} and {scores}: {write_metrics(load(), folder, scores)} runs.")
@@ -53,7 +53,7 @@ def inputs(
 ) -> None:
     """Write what each table and figure is made from, so that `dvc repro` renders exactly what changed."""
     from comics.params import load
-    from comics.plan import write_inputs
+    from comics.workflow.plan import write_inputs
 
     print(f"{folder}: {write_inputs(load(), folder)} tables and figures.")
 

@@ -1,6 +1,6 @@
 """MEInst (Zhang et al., CVPR 2020): FCOS boxes, and masks as codes of a few numbers that are regressed like boxes.
 
-The code is fixed before training: principal components of the training masks (`comics.data.mask_codec`), which a
+The code is fixed before training: principal components of the training masks (`comics.detectors.mask_codec`), which a
 pipeline step of its own fits. The codec is kept in the detector's buffers, so a checkpoint is complete.
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from comics.data.mask_codec import FILE, INSIDE_RANGE, SIDE, load
 from comics.detectors.backbone import ResNetFPN, build_extractor
 from comics.detectors.base import Prediction, Size, Target, register
 from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, crop_masks, paste_masks, tower
+from comics.detectors.mask_codec import FILE, INSIDE_RANGE, SIDE, load
 from comics.params import InferenceParams, ModelParams
 
 

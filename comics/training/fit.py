@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from comics.data.loading import training_loader
+from comics.data.loading.batches import training_loader
 from comics.files import exclusive, write_json
 from comics.params import ResolvedRun
 from comics.training.checkpoint import save_weights

@@ -9,7 +9,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import nn
 
-from comics.data.loading import Batch
+from comics.data.loading.batches import Batch
 from comics.errors import UserError
 from comics.model import Comics
 from comics.params import ResolvedRun, TrainingParams

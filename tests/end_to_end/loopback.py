@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from comics.data.openforensics import CATEGORIES, SPLIT_NAMES, annotation_name
+from comics.data.openforensics.dataset import CATEGORIES, SPLIT_NAMES, annotation_name
 
 RECORD = "5528418"
 

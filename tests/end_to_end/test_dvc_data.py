@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from loopback import make_raw
 
-from comics.data import coco, openforensics
+from comics.data.canonical import coco
+from comics.data.openforensics import dataset as openforensics
 
 ROOT = Path(__file__).parents[2]
 SNAKEFILE = """

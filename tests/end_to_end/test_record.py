@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 from loopback import RECORD, Record, Server, make_raw, pack
 
-from comics.data import coco, fetch, openforensics
-from comics.data.fetch import Retry
-from comics.data.verify import verify
+from comics.data.canonical import coco
+from comics.data.canonical.verify import verify
+from comics.data.openforensics import dataset as openforensics
+from comics.data.openforensics import fetch
+from comics.data.openforensics.fetch import Retry
 from comics.errors import UserError
 
 IMAGES = {"train": 6, "val": 3, "test_dev": 5, "test_challenge": 4}

@@ -12,9 +12,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from comics.data import challenge, coco
-from comics.data.challenge import FAMILIES, OPERATIONS, WARPS, generator_for, perturb, warp_image, warp_mask
-from comics.data.perturbed import perturb_split, warp_face
+from comics.data.canonical import coco
+from comics.data.perturb import operations
+from comics.data.perturb.operations import FAMILIES, OPERATIONS, WARPS, generator_for, perturb, warp_image, warp_mask
+from comics.data.perturb.split import perturb_split, warp_face
 from comics.errors import UserError
 
 HEIGHT, WIDTH = 90, 130
@@ -126,7 +127,7 @@ def test_pixelate_and_box_filter_against_naive(photo: np.ndarray) -> None:
 
 
 def drawn(level: int | None) -> list[tuple[str, ...]]:
-    return [challenge.plan((8, 8), name=str(i), level=level).operations for i in range(400)]
+    return [operations.plan((8, 8), name=str(i), level=level).operations for i in range(400)]
 
 
 def families(operations: tuple[str, ...]) -> list[str]:
@@ -135,29 +136,29 @@ def families(operations: tuple[str, ...]) -> list[str]:
 
 def test_levels_follow_the_description() -> None:
     harsh = {"invert", "solarize", "shot_noise", "zoom_blur"}
-    used = {level: drawn(level) for level in challenge.LEVELS}
+    used = {level: drawn(level) for level in operations.LEVELS}
     for level in (1, 2, 3):
-        assert not harsh & {name for operations in used[level] for name in operations}
-    assert harsh <= {name for operations in used[4] for name in operations}
+        assert not harsh & {name for chosen in used[level] for name in chosen}
+    assert harsh <= {name for chosen in used[4] for name in chosen}
     weather = set(FAMILIES["weather"])
-    for operations in used[1]:
-        assert 1 <= len(operations) <= 5
-        assert families(operations).count("colour") <= 3
-        assert len([name for name in operations if name in weather | {"jpeg"}]) <= 1
-    for operations in used[2]:
-        if "colour" in families(operations):
-            assert families(operations)[-1] in {"edge", "convolution", "corruption"}
-            assert families(operations).count("colour") == len(operations) - 1
+    for chosen in used[1]:
+        assert 1 <= len(chosen) <= 5
+        assert families(chosen).count("colour") <= 3
+        assert len([name for name in chosen if name in weather | {"jpeg"}]) <= 1
+    for chosen in used[2]:
+        if "colour" in families(chosen):
+            assert families(chosen)[-1] in {"edge", "convolution", "corruption"}
+            assert families(chosen).count("colour") == len(chosen) - 1
         else:
-            assert 1 <= len(operations) <= 2
-    for operations in used[4]:
-        assert set(families(operations)[-2:-1]) <= {"corruption", "block"}
+            assert 1 <= len(chosen) <= 2
+    for chosen in used[4]:
+        assert set(families(chosen)[-2:-1]) <= {"corruption", "block"}
         assert operations[-1] in weather
     everything = {name for level in used.values() for operations in level for name in operations}
     assert everything == set(OPERATIONS)
-    assert {challenge.plan((8, 8), name=str(i)).level for i in range(50)} == set(challenge.LEVELS)
+    assert {operations.plan((8, 8), name=str(i)).level for i in range(50)} == set(operations.LEVELS)
     with pytest.raises(UserError, match="level"):
-        challenge.plan((8, 8), level=5)
+        operations.plan((8, 8), level=5)
 
 
 def test_deterministic_per_image_and_seed(photo: np.ndarray) -> None:
@@ -170,7 +171,7 @@ def test_deterministic_per_image_and_seed(photo: np.ndarray) -> None:
 
 def test_a_plan_is_what_happens(photo: np.ndarray) -> None:
     for i in range(20):
-        planned = challenge.plan((HEIGHT, WIDTH), name=str(i), geometry=True)
+        planned = operations.plan((HEIGHT, WIDTH), name=str(i), geometry=True)
         result = perturb(photo, name=str(i), geometry=True)
         assert (planned.level, planned.operations) == (result.level, result.operations)
         assert (planned.positions == result.positions).all()
@@ -287,8 +288,8 @@ def test_split_is_the_same_in_processes_and_after_an_interruption(
         perturb_split(split, tmp_path / "c/test_challenge", progress=interrupt, **options)
     assert not (tmp_path / "c/test_challenge").exists()
     computed = []
-    original = challenge.perturb
-    monkeypatch.setattr(challenge, "perturb", lambda *args, **kw: computed.append(kw["name"]) or original(*args, **kw))
+    original = operations.perturb
+    monkeypatch.setattr(operations, "perturb", lambda *args, **kw: computed.append(kw["name"]) or original(*args, **kw))
     perturb_split(split, tmp_path / "c/test_challenge", **options)
     assert computed == ["3.png", "4.png"]
     first = {path.name: path.read_bytes() for path in (tmp_path / "a/test_challenge").rglob("*") if path.is_file()}

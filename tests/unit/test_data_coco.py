@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comics.data import coco
+from comics.data.canonical import coco
 from comics.errors import UserError
 
 values = st.recursive(

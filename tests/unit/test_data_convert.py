@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from comics.data import coco, convert, openforensics
-from comics.data.repair import NORMALISATIONS, REPAIRS, Notes, clip_ring, repair_face
+from comics.data.canonical import coco, convert
+from comics.data.canonical.repair import NORMALISATIONS, REPAIRS, Notes, clip_ring, repair_face
+from comics.data.openforensics import dataset as openforensics
 from comics.errors import UserError
 
 WIDTH, HEIGHT = 60, 40

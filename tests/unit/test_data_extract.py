@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from comics.data import extract
-from comics.data.extract import Bounds, extract_split, is_extracted, plan
+from comics.data.openforensics import extract
+from comics.data.openforensics.extract import Bounds, extract_split, is_extracted, plan
 from comics.errors import UserError
 
 CONTENT = bytes(range(256)) * 40

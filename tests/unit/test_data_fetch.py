@@ -6,8 +6,8 @@ import copy
 
 import pytest
 
-from comics.data.fetch import Downloads, RemoteFile, parse_record, show_size
-from comics.data.openforensics import select
+from comics.data.openforensics.dataset import select
+from comics.data.openforensics.fetch import Downloads, RemoteFile, parse_record, show_size
 from comics.errors import UserError
 
 ANSWER = {

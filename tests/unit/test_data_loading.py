@@ -14,8 +14,7 @@ from pycocotools import mask as rle
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from comics.data.geometry import fit, random_affine
-from comics.data.loading import (
+from comics.data.loading.batches import (
     Annotations,
     Batch,
     EpochSampler,
@@ -25,6 +24,7 @@ from comics.data.loading import (
     collate,
     rasterise,
 )
+from comics.data.loading.geometry import fit, random_affine
 from comics.errors import UserError
 from comics.params import TrainingParams, ViewsParams
 

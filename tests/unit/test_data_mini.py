@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-from comics.data.mini import make, outline, render_image, simplify
-from comics.data.openforensics import convert
+from comics.data.mini.dataset import make, outline, render_image, simplify
+from comics.data.openforensics.dataset import convert
 from comics.params import MiniDataset
 
 SPEC = MiniDataset(seed=5, width=128, height=96, train=5, val=1, test_dev=2, test_challenge=2)
@@ -86,14 +86,14 @@ def test_the_normal_conversion_takes_it(raw: Path, tmp_path: Path) -> None:
 
 
 def test_a_forgery_changes_the_inner_face_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    from comics.data import _scenes
+    from comics.data.mini import scenes
 
     for index in range(6):
         rng = np.random.default_rng(index)
-        forged, faces, _ = _scenes.render_scene(rng, 96, 128, 1.0)
+        forged, faces, _ = scenes.render_scene(rng, 96, 128, 1.0)
         with monkeypatch.context() as patch:
-            patch.setattr(_scenes, "_swap", lambda rng, picture, *rest: picture)
-            original, *_ = _scenes.render_scene(np.random.default_rng(index), 96, 128, 1.0)
+            patch.setattr(scenes, "_swap", lambda rng, picture, *rest: picture)
+            original, *_ = scenes.render_scene(np.random.default_rng(index), 96, 128, 1.0)
         changed = (forged != original).any(-1)
         covered = np.max([face.coverage for face in faces], axis=0) > 0 if faces else np.zeros_like(changed)
         assert not (changed & ~covered).any()

@@ -11,9 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from comics.cli import app
-from comics.data import coco, video
-from comics.data.openforensics import PAPER_COUNTS
-from comics.data.verify import verify
+from comics.data.canonical import coco, frames
+from comics.data.canonical.verify import verify
+from comics.data.openforensics.dataset import PAPER_COUNTS
 from comics.errors import UserError
 
 PARAMS = (Path(__file__).parents[2] / "params.yaml").read_text()
@@ -148,13 +148,13 @@ def test_frames_in_natural_order(tmp_path: Path) -> None:
         for i in range(12):
             (tmp_path / clip / f"frame_{i}.png").touch()
         (tmp_path / clip / "notes.txt").touch()
-    found = [str(path.relative_to(tmp_path)) for path in video.sample(tmp_path, 5)]
+    found = [str(path.relative_to(tmp_path)) for path in frames.sample(tmp_path, 5)]
     assert found == [f"{clip}/frame_{i}.png" for clip in ("a/x", "b") for i in (0, 5, 10)]
-    assert len(video.sample(tmp_path, 1)) == 24
+    assert len(frames.sample(tmp_path, 1)) == 24
     with pytest.raises(UserError, match="frame_step"):
-        video.sample(tmp_path, 0)
+        frames.sample(tmp_path, 0)
     with pytest.raises(UserError, match="no such folder"):
-        video.sample(tmp_path / "c", 1)
+        frames.sample(tmp_path / "c", 1)
 
 
 # ----------------------------------------------------------------------------------------------------- commands

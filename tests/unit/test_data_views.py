@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from comics.data.views import (
+from comics.data.loading.views import (
     adjust_sharpness,
     colour_jitter,
     gaussian_noise,

@@ -13,7 +13,8 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from comics import cli
-from comics.data.mask_codec import (
+from comics.detectors.fcos import crop_masks, flatten
+from comics.detectors.mask_codec import (
     FILE,
     SIDE,
     crop,
@@ -23,7 +24,6 @@ from comics.data.mask_codec import (
     logits_of,
     reconstruction,
 )
-from comics.detectors.fcos import crop_masks, flatten
 from comics.detectors.meinst import cosine_basis
 from comics.errors import UserError
 from comics.provenance import read_sidecar

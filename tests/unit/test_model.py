@@ -12,7 +12,7 @@ import torch
 from detector_scenes import TINY, scenes
 from torch import Tensor, nn
 
-from comics.data.loading import Batch
+from comics.data.loading.batches import Batch
 from comics.detectors import NAMES, Detector, LevelProposals, Prediction
 from comics.detectors.base import _BUILDERS, register
 from comics.model import Comics

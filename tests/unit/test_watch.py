@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from comics.watch import Watch, follow, last_step
+from comics.workflow.watch import Watch, follow, last_step
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from fabricate import Run
 
-from comics import machine, pipeline
+from comics import machine
 from comics.params import load
-from comics.pipeline import DEMO_TARGETS, side_by_side, wait_for_others, working_here
+from comics.workflow import demo
+from comics.workflow.demo import DEMO_TARGETS, side_by_side, wait_for_others, working_here
 
 
 def test_a_second_demo_does_nothing_and_says_so_even_after_a_kill(made_project: Path, run: Run) -> None:
@@ -90,20 +91,18 @@ def test_trainings_stand_side_by_side_where_cores_and_memory_allow(
         available = gigabytes * 2**30
 
     monkeypatch.setattr(machine.shutil, "which", lambda _: gpu)
-    monkeypatch.setattr(pipeline, "cores", lambda: cores)
-    monkeypatch.setattr(pipeline.psutil, "virtual_memory", Memory)
+    monkeypatch.setattr(demo, "cores", lambda: cores)
+    monkeypatch.setattr(demo.psutil, "virtual_memory", Memory)
     assert side_by_side() == expected
 
 
 def test_the_demo_gives_each_training_its_share_of_the_cores(monkeypatch, project: Path) -> None:
     called = []
     monkeypatch.chdir(project)
-    monkeypatch.setattr(pipeline, "side_by_side", lambda: 2)
-    monkeypatch.setattr(pipeline, "cores", lambda: 5)
-    monkeypatch.setattr(
-        pipeline, "_snakemake", lambda *words, environment=None: called.append((words, environment)) or 1
-    )
-    assert pipeline.demo(load(project / "params.yaml")) == 1
+    monkeypatch.setattr(demo, "side_by_side", lambda: 2)
+    monkeypatch.setattr(demo, "cores", lambda: 5)
+    monkeypatch.setattr(demo, "_snakemake", lambda *words, environment=None: called.append((words, environment)) or 1)
+    assert demo.demo(load(project / "params.yaml")) == 1
     words, environment = called[-1]
     assert words[: len(DEMO_TARGETS)] == DEMO_TARGETS
     assert words[words.index("--resources") :][:2] == ("--resources", "gpu=2")

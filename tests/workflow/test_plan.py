@@ -13,8 +13,8 @@ from fabricate import edit, fabricate_scores
 from comics.errors import UserError
 from comics.files import read_json
 from comics.params import load
-from comics.pipeline import demo, mean_scores, print_summary, write_metrics
-from comics.plan import (
+from comics.workflow.demo import demo, mean_scores, print_summary, write_metrics
+from comics.workflow.plan import (
     compared_files,
     comparison_files,
     figure_files,
@@ -156,6 +156,6 @@ def test_the_demo_refuses_a_dataset_that_takes_days(project: Path) -> None:
 
 
 def test_planning_and_rendering_import_no_torch() -> None:
-    code = "import sys, comics.plan, comics.cli; comics.cli.app(); print('torch' in sys.modules)"
+    code = "import sys, comics.workflow.plan, comics.cli; comics.cli.app(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"

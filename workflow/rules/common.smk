@@ -5,7 +5,7 @@ from functools import cache
 
 try:
     from comics import params as comics_params
-    from comics import plan
+    from comics.workflow import plan
     from comics.errors import UserError
     from comics.machine import has_gpu
 except ImportError as error:

@@ -164,7 +164,7 @@ def _snakemake(*arguments: str, environment: Mapping[str, str] | None = None) ->
     """
     from rich.console import Console
 
-    from comics.watch import follow
+    from comics.workflow.watch import follow
 
     console = Console(stderr=True)
     watched = console.is_terminal

@@ -17,10 +17,10 @@ import contourpy
 import numpy as np
 from PIL import Image
 
-from comics.data._faces import Array
-from comics.data._scenes import compress, render_scene
-from comics.data.challenge import perturb
-from comics.data.openforensics import SPLIT_NAMES, annotation_name
+from comics.data.mini.faces import Array
+from comics.data.mini.scenes import compress, render_scene
+from comics.data.openforensics.dataset import SPLIT_NAMES, annotation_name
+from comics.data.perturb.operations import perturb
 from comics.files import atomic_write, read_json, write_json
 from comics.machine import cores
 from comics.params import SPLITS, MiniDataset

@@ -1,4 +1,4 @@
-"""A whole split perturbed: `comics.data.challenge` applied to every image of a canonical COCO file."""
+"""A whole split perturbed: `comics.data.perturb.operations` applied to every image of a canonical COCO file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as coco_mask
 
-from comics.data import challenge, coco
-from comics.data.coco import SPLITS
-from comics.data.convert import ANNOTATIONS_NAME, ID_STRIDE, replace_folder
+from comics.data.canonical import coco
+from comics.data.canonical.coco import SPLITS
+from comics.data.canonical.convert import ANNOTATIONS_NAME, ID_STRIDE, replace_folder
+from comics.data.perturb import operations
 from comics.errors import UserError, did_you_mean
 from comics.files import atomic_write, read_json, write_json
 from comics.progress import Progress, silent
@@ -62,14 +63,14 @@ def _save(image: NDArray[np.uint8], path: Path) -> None:
 def _perturb_file(task: _Task) -> tuple[list[str], dict[int, dict[str, Any] | None]]:
     """Perturb one image file; the operations, and the new fields of each face when pixels moved (None: it is gone)."""
     options: dict[str, Any] = {"seed": task.seed, "name": task.name, "level": task.level, "geometry": task.geometry}
-    result: challenge.Plan | challenge.Perturbed
+    result: operations.Plan | operations.Perturbed
     try:
         with Image.open(task.source) as file:
             width, height = file.size
             if task.target.is_file():  # from a run that was interrupted
-                result = challenge.plan((height, width), **options)
+                result = operations.plan((height, width), **options)
             else:
-                result = challenge.perturb(np.array(file.convert("RGB")), **options)
+                result = operations.perturb(np.array(file.convert("RGB")), **options)
                 _save(result.image, task.target)
     except (UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise UserError(f"{task.source}: no readable image ({error}).", "Convert the dataset again.") from None
@@ -87,7 +88,7 @@ def warp_face(segmentation: Any, positions: NDArray[np.float32], height: int, wi
 
     Args:
         segmentation: canonical polygons or RLE.
-        positions: (2, H, W), see `comics.data.challenge.Perturbed`.
+        positions: (2, H, W), see `comics.data.perturb.operations.Perturbed`.
         height: of the image, in pixels.
         width: of the image, in pixels.
 
@@ -97,7 +98,7 @@ def warp_face(segmentation: Any, positions: NDArray[np.float32], height: int, wi
     rle = segmentation
     if isinstance(rle, list):
         rle = coco_mask.merge(coco_mask.frPyObjects(rle, height, width))
-    warped = coco_mask.encode(np.asfortranarray(challenge.warp_mask(coco_mask.decode(rle), positions)))
+    warped = coco_mask.encode(np.asfortranarray(operations.warp_mask(coco_mask.decode(rle), positions)))
     area = float(coco_mask.area(warped))
     if area < 1:
         return None
@@ -153,8 +154,8 @@ def perturb_split(
         raise UserError(f"'{split}' is no split.", did_you_mean(split, SPLITS))
     if output.resolve() == annotations.parent.resolve():
         raise UserError(f"{output}: a split cannot be perturbed into itself.", "Name another split.")
-    if level is not None and level not in challenge.LEVELS:
-        raise UserError(f"--level: expected 1 to {challenge.LEVELS[-1]}, found {level}.")
+    if level is not None and level not in operations.LEVELS:
+        raise UserError(f"--level: expected 1 to {operations.LEVELS[-1]}, found {level}.")
     coco.validate(annotations)
     document = coco.read(annotations)
     partial = output.parent / f".{split}.perturbed"
@@ -191,11 +192,11 @@ def perturb_split(
     images: list[dict[str, Any]] = []
     faces: list[dict[str, Any]] = []
     applied: dict[str, list[str]] = {}
-    for order, (operations, warped) in enumerate(_results(tasks, jobs)):
+    for order, (drawn, warped) in enumerate(_results(tasks, jobs)):
         image = document["images"][order]
         images.append({**image, "id": first_id + order, "file_name": names[order], "source_id": image["id"]})
-        applied[names[order]] = operations
-        report.operations.update(operations[1:])  # without the level
+        applied[names[order]] = drawn
+        report.operations.update(drawn[1:])  # without the level
         for number, face in enumerate(faces_of.get(image["id"], [])):
             change = warped.get(number, {})
             if change is None:
@@ -249,11 +250,11 @@ def write_examples(image: Path, folder: Path, width: int = 200) -> list[str]:
         picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
         pixels = np.array(picture)
     examples = {"original": pixels}
-    for name, operation in challenge.OPERATIONS.items():
-        examples[name] = operation(pixels, 0.75, challenge.generator_for(0, name))
-    for name, warp in challenge.WARPS.items():
+    for name, operation in operations.OPERATIONS.items():
+        examples[name] = operation(pixels, 0.75, operations.generator_for(0, name))
+    for name, warp in operations.WARPS.items():
         height, breadth = pixels.shape[:2]
-        examples[name] = challenge.warp_image(pixels, warp((height, breadth), 0.75, challenge.generator_for(0, name)))
+        examples[name] = operations.warp_image(pixels, warp((height, breadth), 0.75, operations.generator_for(0, name)))
     for name, example in examples.items():
         with atomic_write(folder / f"{name}.jpg") as beside:
             Image.fromarray(example).save(beside, "JPEG", quality=80, optimize=True)

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from comics.classes import class_label
-from comics.data.geometry import Affine, fit, random_affine
-from comics.data.views import view
+from comics.data.loading.geometry import Affine, fit, random_affine
+from comics.data.loading.views import view
 from comics.errors import UserError
 from comics.files import read_json
 from comics.params import ResolvedRun, TrainingParams, ViewsParams
@@ -102,7 +102,7 @@ class Annotations:
     """A COCO file as flat arrays: a Python object an annotation would be copied into every worker sooner or later.
 
     Args:
-        path: a canonical COCO file (`comics.data.coco`).
+        path: a canonical COCO file (`comics.data.canonical.coco`).
 
     Raises:
         UserError: the file is absent or not canonical.

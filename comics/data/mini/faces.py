@@ -6,7 +6,7 @@ map whose normals are lit by one directional light over an ambient term.
 
 Large arrays see only ``+ - * / sqrt min max``, which IEEE 754 fixes to the last bit, and never ``exp`` or ``sin``, whose
 last bit depends on the processor: that is what makes the dataset the same on every machine. Colours are linear
-light in [0, 1] until the camera (`comics.data._scenes`) encodes them.
+light in [0, 1] until the camera (`comics.data.mini.scenes`) encodes them.
 """
 
 from __future__ import annotations

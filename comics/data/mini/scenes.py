@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from comics.data._faces import (
+from comics.data.mini.faces import (
     FACE_UNITS,
     Array,
     Head,

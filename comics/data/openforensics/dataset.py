@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comics.data.coco import SPLITS
-from comics.data.convert import Report, Source, SplitReport, convert_split
-from comics.data.extract import DEFAULT_BOUNDS, Bounds, extract_split, is_extracted
-from comics.data.fetch import (
+from comics.data.canonical.coco import SPLITS
+from comics.data.canonical.convert import Report, Source, SplitReport, convert_split
+from comics.data.openforensics.extract import DEFAULT_BOUNDS, Bounds, extract_split, is_extracted
+from comics.data.openforensics.fetch import (
     DEFAULT_RETRY,
     RECORD_NAME,
     Downloads,
@@ -99,7 +99,7 @@ def convert(
         progress: ``progress(task, done, total)`` is told how far the work is.
 
     Raises:
-        UserError: see `comics.data.convert.convert_split`. Splits already converted stay.
+        UserError: see `comics.data.canonical.convert.convert_split`. Splits already converted stay.
     """
     report = Report(Path(output))
     for split in splits:

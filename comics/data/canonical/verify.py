@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from comics.classes import CLASSES, class_label
-from comics.data import coco
-from comics.data.coco import SPLITS
-from comics.data.convert import ANNOTATIONS_NAME, REPORT_NAME
+from comics.data.canonical import coco
+from comics.data.canonical.coco import SPLITS
+from comics.data.canonical.convert import ANNOTATIONS_NAME, REPORT_NAME
 from comics.errors import UserError
 from comics.files import atomic_write, read_json, write_json, write_text
 from comics.progress import Progress, silent

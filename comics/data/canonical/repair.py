@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from comics.data.coco import require_box, require_number, shorten
+from comics.data.canonical.coco import require_box, require_number, shorten
 from comics.errors import UserError
 
 EXAMPLES = 5

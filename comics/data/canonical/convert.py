@@ -1,4 +1,4 @@
-"""From any COCO file with the categories Real and Fake to one split in canonical form (see `comics.data.coco`).
+"""From any COCO file with the categories Real and Fake to one split in canonical form (see `comics.data.canonical.coco`).
 
 A split is written into a folder beside its place and renamed into it when all of it is right, so that there is never
 half a split; an earlier conversion stays until then. A split whose annotation file has not changed is not converted
@@ -20,9 +20,9 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from comics.classes import CLASSES, category_id
-from comics.data import coco
-from comics.data.coco import SPLITS
-from comics.data.repair import Notes, repair_face
+from comics.data.canonical import coco
+from comics.data.canonical.coco import SPLITS
+from comics.data.canonical.repair import Notes, repair_face
 from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_json
 from comics.progress import Progress, silent
@@ -434,7 +434,7 @@ def _labels(categories: list[dict[str, Any]], path: Path) -> dict[int, int]:
 
 def _every_nth(images: dict[int, _ImageEntry], step: int) -> tuple[dict[int, _ImageEntry], set[int]]:
     """Every `step`-th image of each folder, in the natural order of names, and the ids of the others."""
-    from comics.data.video import natural_key
+    from comics.data.canonical.frames import natural_key
 
     folders: dict[Path, list[tuple[int, _ImageEntry]]] = {}
     for identity, entry in images.items():

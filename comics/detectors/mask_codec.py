@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from comics.data.coco import stream
+from comics.data.canonical.coco import stream
 from comics.errors import UserError
 from comics.files import atomic_write, file_digest
 from comics.provenance import write_sidecar

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from comics.data.fetch import require_space, show_size
-from comics.data.video import IMAGE_SUFFIXES
+from comics.data.canonical.frames import IMAGE_SUFFIXES
+from comics.data.openforensics.fetch import require_space, show_size
 from comics.errors import UserError
 from comics.files import atomic_write, read_json, write_json
 from comics.progress import Progress, silent

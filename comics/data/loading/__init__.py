@@ -1,0 +1,1 @@
+"""From canonical COCO files to batches: geometry, views, padding."""

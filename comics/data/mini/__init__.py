@@ -1,0 +1,1 @@
+"""The embedded dataset, rendered from a seed in OpenForensics' exact format."""

@@ -1,0 +1,1 @@
+"""OpenForensics: its record fetched, its archives unpacked, its annotations converted."""

@@ -1,0 +1,1 @@
+"""Perturbations of images, and whole splits perturbed by them."""
