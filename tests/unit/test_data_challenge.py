@@ -153,7 +153,7 @@ def test_levels_follow_the_description() -> None:
             assert 1 <= len(chosen) <= 2
     for chosen in used[4]:
         assert set(families(chosen)[-2:-1]) <= {"corruption", "block"}
-        assert operations[-1] in weather
+        assert chosen[-1] in weather
     everything = {name for level in used.values() for operations in level for name in operations}
     assert everything == set(OPERATIONS)
     assert {operations.plan((8, 8), name=str(i)).level for i in range(50)} == set(operations.LEVELS)
