@@ -31,20 +31,20 @@ test: $(READY) ## the whole test suite (ARGS=... adds arguments of pytest)
 lint: $(READY) ## ruff, snakefmt, mypy and snakemake --lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 	sh scripts/lint_workflow.sh $(BIN)/snakemake
 
 format: $(READY) ## write what `make lint` wants
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/snakefmt workflow
+	$(BIN)/snakefmt Snakefile workflow
 
 lock: ## requirements.lock anew from pyproject.toml (needs uv)
 	$(UV) pip compile --universal --generate-hashes --extra dev --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock pyproject.toml
 
-schema: $(READY) ## workflow/schemas/params.schema.json anew from comics/params.py
+schema: $(READY) ## workflow/schemas/params.schema.json anew from comics/params
 	$(BIN)/comics params-schema --output workflow/schemas/params.schema.json
 
 clean: ## remove what the workflow rendered; data, results and checkpoints stay

@@ -39,6 +39,7 @@ def test_from_the_record_to_table_iv(tmp_path: Path, monkeypatch: pytest.MonkeyP
     project.mkdir()
     for name in ("workflow", "profiles"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns(".snakemake", "__pycache__"))
+    shutil.copy(ROOT / "Snakefile", project)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 

@@ -59,7 +59,7 @@ def annotations(split):
 
 def sources(*packages):
     """The Python files of packages of `comics`: input of the cheap steps, so that they follow their code."""
-    root = os.path.dirname(comics_params.__file__)
+    root = os.path.dirname(os.path.dirname(comics_params.__file__))
     files = []
     for package in packages:
         for folder, _, names in os.walk(os.path.join(root, package)):

@@ -1,0 +1,85 @@
+"""params.yaml: its schema, what a run resolves to, and the digest that names it.
+
+One file holds everything a user edits. `load` reads it, validates it against the classes of this package, and turns every
+mistake into a `UserError` that names file, key and the nearest valid name. ``workflow/schemas/params.schema.json`` is
+generated from these classes.
+"""
+
+from comics.params.block import Block, Colour, Name, Probability, partial
+from comics.params.datasets import SPLITS, TEST_SPLITS, CustomDataset, Dataset, MiniDataset, OpenForensicsDataset, Split
+from comics.params.file import ParamsFile, json_schema
+from comics.params.objective import AttentionParams, CoarseParams, Component, FineParams, ObjectiveParams, ViewsParams
+from comics.params.read import load
+from comics.params.reports import (
+    METRICS,
+    TASKS,
+    ComparisonFigure,
+    ExamplesFigure,
+    FigureParams,
+    ImageStyle,
+    Metric,
+    ScatterFigure,
+    ScatterStyle,
+    StudyParams,
+    StudyRow,
+    TableParams,
+    TableRow,
+    Task,
+)
+from comics.params.resolve import TRAINING_CODE_VERSION, Params, ResolvedRun, digest_of
+from comics.params.runs import (
+    PUBLISHED_INFERENCE,
+    DetectorName,
+    InferenceParams,
+    ModelParams,
+    RunParams,
+    TrainingParams,
+)
+
+__all__ = [
+    "METRICS",
+    "PUBLISHED_INFERENCE",
+    "SPLITS",
+    "TASKS",
+    "TEST_SPLITS",
+    "TRAINING_CODE_VERSION",
+    "AttentionParams",
+    "Block",
+    "CoarseParams",
+    "Colour",
+    "ComparisonFigure",
+    "Component",
+    "CustomDataset",
+    "Dataset",
+    "DetectorName",
+    "ExamplesFigure",
+    "FigureParams",
+    "FineParams",
+    "ImageStyle",
+    "InferenceParams",
+    "Metric",
+    "MiniDataset",
+    "ModelParams",
+    "Name",
+    "ObjectiveParams",
+    "OpenForensicsDataset",
+    "Params",
+    "ParamsFile",
+    "Probability",
+    "ResolvedRun",
+    "RunParams",
+    "ScatterFigure",
+    "ScatterStyle",
+    "Split",
+    "StudyParams",
+    "StudyRow",
+    "TableParams",
+    "TableRow",
+    "Task",
+    "TrainingParams",
+    "ViewsParams",
+    "digest_of",
+    "json_schema",
+    "load",
+    "partial",
+]

@@ -1,0 +1,63 @@
+"""The kinds of dataset, and the splits they are divided into."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from comics.params.block import Block
+
+SPLITS = ("train", "val", "test_dev", "test_challenge")
+
+TEST_SPLITS = ("test_dev", "test_challenge")
+
+Split = Literal["train", "val", "test_dev", "test_challenge"]
+
+
+class MiniDataset(Block):
+    """The embedded dataset, rendered by `comics.data.mini.dataset` from a seed."""
+
+    kind: Literal["mini"] = "mini"
+    seed: int = 5528418
+    """Everything about the images follows from it."""
+    width: int = Field(224, ge=64)
+    """Image width in px."""
+    height: int = Field(160, ge=64)
+    """Image height in px."""
+    train: int = Field(400, ge=1)
+    """Number of training images."""
+    val: int = Field(40, ge=1)
+    test_dev: int = Field(120, ge=1)
+    test_challenge: int = Field(120, ge=1)
+    challenge_level: int | None = Field(None, ge=1, le=4)
+    """How hard test_challenge is perturbed (`comics.data.perturb.operations`); drawn for each image when empty."""
+
+
+class OpenForensicsDataset(Block):
+    """OpenForensics as its Zenodo record serves it."""
+
+    kind: Literal["openforensics"] = "openforensics"
+    record: str = "5528418"
+    """Number of the Zenodo record."""
+    base_url: str = "https://zenodo.org"
+    """Address of the server that answers for the record; a mirror's goes here."""
+    archive_gb: float = Field(100.0, gt=0)
+    """An image archive that unpacks to more gigabytes is refused."""
+    archive_ratio: float = Field(50.0, gt=1)
+    """An image that unpacks to more times its compressed size is refused: photographs hardly compress."""
+
+
+class CustomDataset(Block):
+    """A user's own dataset: COCO files with the categories Real and Fake."""
+
+    kind: Literal["coco"] = "coco"
+    annotations: dict[Split, str]
+    """COCO file of each split."""
+    images: dict[Split, str]
+    """Image folder of each split: `file_name` in the COCO file is relative to it."""
+    frame_step: int = Field(1, ge=1)
+    """Keep every n-th image of each folder only: for folders of video frames."""
+
+
+Dataset = Annotated[MiniDataset | OpenForensicsDataset | CustomDataset, Field(discriminator="kind")]

@@ -1,0 +1,53 @@
+"""params.yaml as a whole, and its JSON schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from comics.params.block import Block, Name, partial
+from comics.params.datasets import Dataset
+from comics.params.objective import ObjectiveParams, ViewsParams
+from comics.params.reports import FigureParams, StudyParams, TableParams
+from comics.params.runs import ModelParams, RunParams, TrainingParams
+
+RunEntry = partial(RunParams)
+
+TrainingEntry = partial(TrainingParams)
+
+ModelEntry = partial(ModelParams)
+
+ObjectiveEntry = partial(ObjectiveParams)
+
+ViewsEntry = partial(ViewsParams)
+
+
+class ParamsFile(Block):
+    """params.yaml as it is written."""
+
+    dataset: Name
+    """Which of `datasets` everything is made from."""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    """Every run is trained once a seed."""
+    datasets: dict[Name, Dataset]
+    training: dict[Name, TrainingEntry]  # type: ignore[valid-type]
+    """Optimisation, by dataset; a dataset without an entry takes that of `openforensics`."""
+    models: dict[Name, ModelEntry]  # type: ignore[valid-type]
+    """Sizes of the network, by dataset; a dataset without an entry takes that of `openforensics`."""
+    objectives: dict[Name, ObjectiveEntry] = {}  # type: ignore[valid-type]
+    """The bi-grained objective, by dataset, where it is not the paper's."""
+    views: dict[Name, ViewsEntry] = {}  # type: ignore[valid-type]
+    """The augmentation, by dataset, where it is not the paper's."""
+    defaults: RunEntry = RunEntry()  # type: ignore[valid-type]
+    """What every run shares."""
+    runs: dict[Name, RunEntry]  # type: ignore[valid-type]
+    tables: dict[Name, TableParams] = {}
+    figures: dict[Name, FigureParams] = {}
+    studies: dict[Name, StudyParams] = {}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of params.yaml (draft 2020-12), for editors and for ``workflow/schemas``."""
+    schema = ParamsFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "params.yaml of COMICS", **schema}

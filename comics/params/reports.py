@@ -1,0 +1,156 @@
+"""What is rendered from results: tables, figures, studies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from comics.params.block import Block, Colour, Probability
+from comics.params.datasets import Split
+
+TASKS = ("detection", "segmentation")
+
+METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN")
+
+Task = Literal["detection", "segmentation"]
+
+Metric = Literal["AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"]
+
+
+class TableRow(Block):
+    """One row: a run of ours, a row of the paper, or both side by side."""
+
+    label: list[str] | str
+    """One text, or one a label column; `yes` and `no` become check marks."""
+    run: str | None = None
+    """Name of a run."""
+    paper: str | None = None
+    """The row's name in the paper's table."""
+    optional: bool = False
+    """Measured when the run's results exist, the paper's row otherwise."""
+
+
+class TableParams(Block):
+    """A table of scores."""
+
+    caption: str
+    paper: str | None = None
+    """Number of the paper's table that stands beside ours."""
+    columns: list[str] = ["Method"]
+    """Headings of the label columns."""
+    splits: list[Split] = ["test_dev", "test_challenge"]
+    tasks: list[Task] = ["detection", "segmentation"]
+    metrics: list[Metric] = ["AP", "AP_S", "AP_M", "AP_L", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"]
+    rows: list[TableRow] = Field(min_length=1)
+    compare: bool = True
+    """Mark rows that are not significantly different from the best, by AP and oLRP: a step of its own, from detections."""
+    notes: list[str] = []
+    """Remarks set under the table."""
+
+
+class ScatterStyle(Block):
+    """Looks of a scatter. Identity never rests on colour: measured is filled, reported hollow, highlighted a star."""
+
+    width: float = Field(7.16, gt=1, le=20)
+    """Inches; 7.16 is the text width of a two-column page."""
+    height: float = Field(3.4, gt=1, le=20)
+    """Inches."""
+    font_size: float = Field(7.5, gt=3, le=30)
+    """Points."""
+    marker_size: float = Field(5.5, gt=1, le=30)
+    """Points."""
+    measured: Colour = "#0072B2"
+    reported: Colour = "#666666"
+    highlight: Colour = "#D55E00"
+
+
+class ScatterFigure(Block):
+    """One metric against another, one panel a task, one labelled point a system."""
+
+    kind: Literal["scatter"] = "scatter"
+    caption: str
+    split: Split = "test_dev"
+    tasks: list[Task] = Field(["detection", "segmentation"], min_length=1)
+    """One panel each."""
+    table: str
+    """The table whose rows are drawn."""
+    x: Metric = "oLRP"
+    y: Metric = "AP"
+    highlight: list[str] = ["comics"]
+    """Runs drawn as a star."""
+    style: ScatterStyle = ScatterStyle()
+
+
+class ImageStyle(Block):
+    """Looks of a figure made of photographs."""
+
+    width: float = Field(7.16, gt=1, le=20)
+    """Inches."""
+    font_size: float = Field(7.0, gt=3, le=30)
+    """Points."""
+    real: Colour = "#56B4E9"
+    """Outline of a real face (drawn solid)."""
+    fake: Colour = "#E69F00"
+    """Outline of a fake face (drawn dashed)."""
+
+
+class ExamplesFigure(Block):
+    """Images of the dataset, one row a split. Picks: of the images with a real and a fake face (of all images where
+    none has both), `count` spread evenly over the split in order of image id."""
+
+    kind: Literal["examples"] = "examples"
+    caption: str
+    splits: list[Split] = Field(["test_dev", "test_challenge"], min_length=1)
+    """One row each."""
+    count: int = Field(5, ge=1, le=20)
+    """Images a row."""
+    outlines: bool = False
+    """Draw the annotated masks' outlines."""
+    style: ImageStyle = ImageStyle()
+
+
+class ComparisonFigure(Block):
+    """Two runs and the ground truth side by side. Picks: per split, the `count` images on which the two runs' numbers
+    of errors (misses, false alarms, wrong classes) differ most, in either run's favour; ties by image id."""
+
+    kind: Literal["comparison"] = "comparison"
+    caption: str
+    runs: list[str] = Field(["blendmask", "comics"], min_length=1)
+    """One row each, above the ground truth; the picks compare the first with the last."""
+    splits: list[Split] = Field(["test_dev", "test_challenge"], min_length=1)
+    """One group of columns each."""
+    count: int = Field(3, ge=1, le=20)
+    """Images a split."""
+    score: Probability | Literal["optimal"] = "optimal"
+    """Detections drawn: score at least this; `optimal` takes each class's threshold at its oLRP (scores CSV)."""
+    iou: float = Field(0.5, gt=0, lt=1)
+    """Mask overlap from which a detection counts as a hit."""
+    style: ImageStyle = ImageStyle()
+
+
+FigureParams = Annotated[ScatterFigure | ExamplesFigure | ComparisonFigure, Field(discriminator="kind")]
+"""A figure; `kind` says which."""
+
+
+class StudyRow(Block):
+    """One arm of a study."""
+
+    label: str
+    run: str
+    """Name of a run; all its seeds count."""
+
+
+class StudyParams(Block):
+    """Does it help? Runs against a baseline over several seeds: differences with paired intervals, as table and figure.
+
+    Made when it is asked for by its name (``snakemake claim``), and not by `all`."""
+
+    caption: str
+    dataset: str
+    """The dataset it is about; refused on another, whose training would need other numbers."""
+    split: Split = "test_challenge"
+    rows: list[StudyRow] = Field(min_length=2)
+    """The first is the baseline."""
+    samples: int = Field(1000, ge=1)
+    """Resamples of the bootstrap."""

@@ -1,0 +1,263 @@
+"""What a run of params.yaml resolves to, and the digest that names it.
+
+`Params.resolve` merges the preset of the dataset, the defaults and the run's own entry into a complete, hashable
+description, whose `digest` travels with every file the run makes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from comics.errors import UserError, did_you_mean
+from comics.params.block import Block
+from comics.params.datasets import Dataset
+from comics.params.file import ParamsFile
+from comics.params.mistakes import as_user_error
+from comics.params.objective import AttentionParams, ObjectiveParams, ViewsParams
+from comics.params.reports import ComparisonFigure, FigureParams, ScatterFigure, StudyParams, TableParams
+from comics.params.runs import InferenceParams, ModelParams, RunParams, TrainingParams
+
+TRAINING_CODE_VERSION = 2
+"""Raised by hand when a change makes trained weights different: part of every digest, so that results are renewed.
+Training deliberately does not depend on source files, lest a docstring cost GPU hours."""
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping; lists and values replace."""
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def stated(block: Any) -> dict[str, Any]:
+    """What a block of the file says itself, without defaults."""
+    return block.model_dump(exclude_unset=True)
+
+
+def digest_of(description: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits of SHA-256 over the canonical JSON of `description`."""
+    canonical = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+_NO_EFFECT = {"workers", "checkpoint_minutes"}
+
+_NO_EFFECT_DATASET = {"base_url", "archive_gb", "archive_ratio"}
+
+
+class ResolvedRun(Block):
+    """One run with one seed, complete: nothing else decides what it makes."""
+
+    name: str
+    seed: int
+    dataset_name: str
+    dataset: Dataset
+    params: RunParams
+
+    @property
+    def detector(self) -> str:
+        return self.params.detector
+
+    @property
+    def components(self) -> frozenset[str]:
+        return frozenset(self.params.components)
+
+    @property
+    def model(self) -> ModelParams:
+        return self.params.model
+
+    @property
+    def training(self) -> TrainingParams:
+        return self.params.training
+
+    @property
+    def inference(self) -> InferenceParams:
+        return self.params.inference
+
+    @property
+    def views(self) -> ViewsParams:
+        return self.params.views
+
+    @property
+    def attention(self) -> AttentionParams:
+        return self.params.attention
+
+    @property
+    def objective(self) -> ObjectiveParams:
+        return self.params.objective
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What decides the results, as plain JSON values. Blocks of components that are off are left out, so that two
+        runs that train the same network are one."""
+        run = self.params.model_dump(mode="json", exclude={"title", "seeds", "components", "objective"})
+        for component in ("views", "attention"):
+            if component not in self.components:
+                del run[component]
+        objective = self.params.objective.model_dump(mode="json")
+        parts = {part: objective[part] for part in ("coarse", "fine") if part in self.components}
+        if parts:
+            run["objective"] = {"temperature": objective["temperature"], **parts}
+        run["training"] = {key: value for key, value in run["training"].items() if key not in _NO_EFFECT}
+        run["inference"] = {key: value for key, value in run["inference"].items() if key != "batch_size"}
+        return {
+            "code_version": TRAINING_CODE_VERSION,
+            "dataset": {"name": self.dataset_name, **self.dataset.model_dump(mode="json", exclude=_NO_EFFECT_DATASET)},
+            "seed": self.seed,
+            **run,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the run's predictions and results."""
+        return digest_of(self.description)
+
+    @cached_property
+    def checkpoint_digest(self) -> str:
+        """Names the run's weights: inference settings do not change them."""
+        return digest_of({key: value for key, value in self.description.items() if key != "inference"})
+
+    def from_checkpoint(self) -> ResolvedRun:
+        """The run as its trained weights need it: building the network loads no initial weights."""
+        model = self.model.model_copy(update={"weights": "none"})
+        return self.model_copy(update={"params": self.params.model_copy(update={"model": model})})
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files are, from the project's root."""
+        return Path("results") / self.dataset_name / self.name / f"seed{self.seed}"
+
+    def annotations(self, split: str) -> Path:
+        """The canonical COCO file of `split`."""
+        return Path("data") / self.dataset_name / split / "annotations.json"
+
+
+class Params:
+    """A validated params.yaml."""
+
+    def __init__(self, file: ParamsFile, path: Path) -> None:
+        self.file = file
+        self.path = path
+        self._check_names()
+
+    @property
+    def dataset(self) -> str:
+        return self.file.dataset
+
+    @property
+    def tables(self) -> dict[str, TableParams]:
+        return self.file.tables
+
+    @property
+    def figures(self) -> dict[str, FigureParams]:
+        return self.file.figures
+
+    @property
+    def studies(self) -> dict[str, StudyParams]:
+        return self.file.studies
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of the runs, in the file's order."""
+        return list(self.file.runs)
+
+    def _known(self, key: str, name: str, valid: typing.Iterable[str], kind: str) -> None:
+        if name not in valid:
+            raise UserError(f"{self.path}: {key}: there is no {kind} '{name}'.", did_you_mean(name, valid))
+
+    def _check_names(self) -> None:
+        """Everything that one part of the file says of another."""
+        self._known("dataset", self.dataset, self.file.datasets, "dataset")
+        for name, table in self.tables.items():
+            for number, row in enumerate(table.rows):
+                key = f"tables.{name}.rows[{number}]"
+                if row.run is not None:
+                    self._known(f"{key}.run", row.run, self.file.runs, "run")
+                if row.run is None and row.paper is None:
+                    raise UserError(
+                        f"{self.path}: {key}: names neither a run nor a row of the paper.", "Give `run:` or `paper:`."
+                    )
+                labels = 1 if isinstance(row.label, str) else len(row.label)
+                if labels != len(table.columns):
+                    raise UserError(
+                        f"{self.path}: {key}.label: has {labels} texts for {len(table.columns)} label columns.",
+                        f"Give one text for each of: {', '.join(table.columns)}.",
+                    )
+        for name, figure in self.figures.items():
+            key = f"figures.{name}"
+            if isinstance(figure, ScatterFigure):
+                self._known(f"{key}.table", figure.table, self.tables, "table")
+                if figure.split not in self.tables[figure.table].splits:
+                    raise UserError(
+                        f"{self.path}: {key}.split: table '{figure.table}' has no split '{figure.split}'.",
+                        "Add it to the table's `splits`.",
+                    )
+                for run in figure.highlight:
+                    self._known(f"{key}.highlight", run, self.file.runs, "run")
+            elif isinstance(figure, ComparisonFigure):
+                for run in figure.runs:
+                    self._known(f"{key}.runs", run, self.file.runs, "run")
+        for name, study in self.studies.items():
+            self._known(f"studies.{name}.dataset", study.dataset, self.file.datasets, "dataset")
+            for number, arm in enumerate(study.rows):
+                self._known(f"studies.{name}.rows[{number}].run", arm.run, self.file.runs, "run")
+        for run in self.runs:
+            self._run_params(run)  # values that only a merge makes wrong
+
+    def _preset(self, blocks: Mapping[str, Block]) -> dict[str, Any]:
+        block = blocks.get(self.dataset) or blocks.get("openforensics")
+        return stated(block) if block is not None else {}
+
+    @cache  # noqa: B019 - one Params a process
+    def _run_params(self, run: str) -> RunParams:
+        preset = {
+            "training": self._preset(self.file.training),
+            "model": self._preset(self.file.models),
+            "objective": self._preset(self.file.objectives),
+            "views": self._preset(self.file.views),
+        }
+        merged = merge(merge(preset, stated(self.file.defaults)), stated(self.file.runs[run]))
+        try:
+            return RunParams.model_validate(merged)
+        except ValidationError as error:
+            raise as_user_error(error, RunParams, self.path, ("runs", run)) from None
+
+    def require_run(self, run: str) -> None:
+        """Raise `UserError` unless `run` is a run of the file."""
+        self._known("runs", run, self.file.runs, "run")
+
+    def seeds(self, run: str) -> list[int]:
+        """The seeds that `run` is trained with."""
+        self.require_run(run)
+        return list(self._run_params(run).seeds or self.file.seeds)
+
+    def resolve(self, run: str, seed: int | None = None) -> ResolvedRun:
+        """`run` with `seed` (default: its first), complete."""
+        self.require_run(run)
+        return ResolvedRun(
+            name=run,
+            seed=self.seeds(run)[0] if seed is None else seed,
+            dataset_name=self.dataset,
+            dataset=self.file.datasets[self.dataset],
+            params=self._run_params(run),
+        )
+
+    @cached_property
+    def _first_of_digest(self) -> dict[str, str]:
+        first: dict[str, str] = {}
+        for run in self.runs:
+            first.setdefault(self.resolve(run, 0).digest, run)
+        return first
+
+    def canonical(self, run: str) -> str:
+        """The first run of the file that resolves to the same as `run`: the one that is trained for both."""
+        return self._first_of_digest[self.resolve(run, 0).digest]

@@ -1,0 +1,123 @@
+"""A run: the sizes of its network, its optimisation, its inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from comics.params.block import Block, Probability
+from comics.params.objective import AttentionParams, Component, ObjectiveParams, ViewsParams
+
+DetectorName = Literal["blendmask", "condinst", "meinst", "solov2", "mask_rcnn"]
+
+
+class ModelParams(Block):
+    """Sizes of the network. The defaults are the paper's base, ResNet-50-FPN."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    weights: str = "none"
+    """Initial weights of the backbone: `none`, `imagenet` (torchvision's weights enum) or a file's path."""
+    frozen_stages: int = Field(0, ge=0, le=5)
+    """How many stages, from the stem on, are not trained."""
+    frozen_batchnorm: bool = False
+    """Keep the backbone's BatchNorm statistics and affine parameters as loaded."""
+    fpn_channels: int = Field(256, ge=8)
+    head_channels: int = Field(256, ge=8)
+    """Width of the detection towers."""
+    head_convs: int = Field(4, ge=0)
+    """Convolutions in each detection tower."""
+    mask_channels: int = Field(128, ge=8)
+    """Width of the mask branch (BlendMask's bottom module and its like)."""
+    mask_code: int = Field(60, ge=1, le=784)
+    """Numbers that stand for a mask (MEInst)."""
+    rois: PositiveInt = 512
+    """Boxes an image that train Mask R-CNN's second stage."""
+    grids: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (40, 36, 24, 16, 12)
+    """SOLOv2's cells a side, from the finest level on. The paper's are for images of 800 px and more."""
+
+
+class InferenceParams(Block):
+    """From raw outputs to detections; changing these does not retrain."""
+
+    score_threshold: Probability = 0.05
+    nms_threshold: Probability = 0.6
+    pre_nms_top: int = Field(1000, ge=1)
+    """Candidates kept before non-maximum suppression."""
+    max_detections: int = Field(100, ge=1)
+    """Detections kept an image."""
+    batch_size: int = Field(8, ge=1)
+
+
+PUBLISHED_INFERENCE: dict[str, dict[str, Any]] = {
+    "mask_rcnn": {"nms_threshold": 0.5},
+    "solov2": {"score_threshold": 0.1, "pre_nms_top": 500},
+}
+"""Where a detector's published inference differs from the defaults of `InferenceParams`, which are FCOS's."""
+
+
+class TrainingParams(Block):
+    """The optimisation. The defaults are the paper's; where it is silent, its authors' code's (docs/fidelity.md)."""
+
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(8, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`adamw` learns faster from scratch; the paper's is `sgd`."""
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of SGD; AdamW's first moment."""
+    weight_decay: float = Field(1e-4, ge=0)
+    milestones: list[Annotated[float, Field(gt=0)]] = [8, 10]
+    """Epochs at which the learning rate is multiplied by `gamma`."""
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup_iterations: int = Field(1000, ge=0)
+    warmup_factor: float = Field(0.001, gt=0, le=1)
+    clip_gradient_norm: float = Field(0.0, ge=0)
+    """Largest norm of the gradient; 0 leaves it alone."""
+    image_size: int = Field(1024, ge=32)
+    """Longest side of an image in px, in training and in inference; smaller images are not enlarged."""
+    crop: float = Field(0.9, gt=0, le=1)
+    """Smallest relative side of the random crop; 1 crops nothing."""
+    rotation: float = Field(30.0, ge=0, le=180)
+    """Largest rotation in degrees, to both sides."""
+    flip: Probability = 0.5
+    """Probability of the horizontal flip."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """`auto` takes bf16 where the processor computes in it. Losses that need float32 stay in it."""
+    workers: int = Field(4, ge=0)
+    """Loader processes; no effect on the result."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """Between two resumable checkpoints; no effect on the result."""
+
+
+class RunParams(Block):
+    """Everything that one run is made of. In params.yaml a run states only what differs from the defaults."""
+
+    title: str = ""
+    """For people; not part of the digest."""
+    detector: DetectorName = "blendmask"
+    components: list[Component] = []
+    """Parts of COMICS that are on: views (DA), attention (FEA), coarse and fine (Bi-grained)."""
+    model: ModelParams = ModelParams()
+    training: TrainingParams = TrainingParams()
+    inference: InferenceParams = InferenceParams()
+    views: ViewsParams = ViewsParams()
+    attention: AttentionParams = AttentionParams()
+    objective: ObjectiveParams = ObjectiveParams()
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([], description="Seeds of this run; empty: those of the file.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_inference(cls, data: Any) -> Any:
+        """What a run does not state about inference is its detector's published setting."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("inference", {}), Mapping):
+            return data
+        published = PUBLISHED_INFERENCE.get(str(data.get("detector")), {})
+        return {**data, "inference": {**published, **data.get("inference", {})}} if published else data
+
+    @model_validator(mode="after")
+    def _check(self) -> RunParams:
+        if len(set(self.components)) != len(self.components):
+            raise ValueError("components lists one of them twice")
+        return self
