@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from comics.errors import UserError, did_you_mean
 from comics.evaluation.inputs import Detections, GroundTruth, collection_paused
 from comics.evaluation.lrp import TAU
+from comics.evaluation.verdicts import paired_ious
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -196,15 +197,6 @@ def _nothing(truth: GroundTruth, detailed: bool, areas: Sequence[str]) -> Matche
     return Matches(np.zeros(0), np.zeros(0, np.int64), none, none, np.zeros((ranges, 0)), objects)
 
 
-def box_ious(one: Floats, other: Floats) -> Floats:
-    """IoU of paired boxes (N, 4) x, y, width, height; 0 for a pair of empty boxes."""
-    low = np.maximum(one[:, :2], other[:, :2])
-    high = np.minimum(one[:, :2] + one[:, 2:], other[:, :2] + other[:, 2:])
-    inter = np.prod(np.maximum(high - low, 0), axis=1)
-    union = np.prod(one[:, 2:], axis=1) + np.prod(other[:, 2:], axis=1) - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-
-
 def _ious(truth: GroundTruth, found: Detections, task: Task, engine: str, pairs: _Pairs) -> Floats:
     """(A, M) IoU of each detection with its annotation, computed once for each pair; 0 without one or where ignored."""
     ious = np.zeros(pairs.partners.shape)
@@ -216,7 +208,7 @@ def _ious(truth: GroundTruth, found: Detections, task: Task, engine: str, pairs:
     if task == "detection":
         assert found.boxes is not None
         assert truth.boxes is not None
-        values = box_ious(found.boxes[ours], truth.boxes[theirs])
+        values = paired_ious(found.boxes[ours], truth.boxes[theirs])
     else:
         assert found.masks is not None
         assert truth.masks is not None

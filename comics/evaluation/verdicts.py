@@ -46,38 +46,46 @@ class Faces:
     groups: Ints
 
 
-def overlaps(boxes: Floats) -> Floats:
-    """(N, N) IoU of boxes (N, 4) x, y, width, height; 0 for a pair of empty boxes."""
-    low, size = boxes[:, :2], boxes[:, 2:]
-    high = low + size
-    sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
-    inter = np.prod(np.maximum(sides, 0), axis=-1)
-    area = np.prod(size, axis=-1)
-    union = area[:, None] + area - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+def grouped(boxes: Floats, scores: Floats, images: Ints, overlap: float = OVERLAP) -> tuple[Ints, Ints]:
+    """The face of each detection, of many images at once.
 
-
-def grouped(ious: Floats, scores: Floats, overlap: float = OVERLAP) -> Ints:
-    """(N,) group of each detection, numbered from 0 by descending score of their leaders.
-
-    The highest scored detection leads a group of all that overlap with it; of the rest, the highest scored leads the
-    next, and so on: non-maximum suppression that remembers what it suppressed. Of equal scores the earlier goes first.
+    The highest scored detection of an image leads a face of all that overlap with it; of the rest, the highest scored
+    leads the next, and so on: non-maximum suppression that remembers what it suppressed. Of equal scores the earlier goes
+    first.
 
     Args:
-        ious: (N, N) of the detections with each other, whatever their class.
+        boxes: (N, 4) x, y, width, height.
         scores: (N,).
-        overlap: least IoU with a group's leader.
+        images: (N,) number of the image that a detection is of.
+        overlap: least IoU with the leader; empty boxes overlap with nothing.
+
+    Returns:
+        leaders (G,), by image and descending score, and the face (N,) of each detection, an index into them.
     """
-    groups = np.full(len(scores), -1)
-    number = 0
-    for leader in np.argsort(-scores, kind="stable").tolist():
-        if groups[leader] >= 0:
-            continue
-        members = (ious[leader] >= overlap) & (groups < 0)
-        members[leader] = True
-        groups[members] = number
-        number += 1
-    return groups
+    order = np.lexsort((np.arange(len(scores)), -scores, images))
+    leader_of = np.empty(len(scores), np.int64)
+    while len(order):
+        # The first that is left of every image leads; a round settles one face of each.
+        first = np.flatnonzero(np.diff(images[order], prepend=images[order[0]] - 1))
+        leaders = np.repeat(order[first], np.diff(first, append=len(order)))
+        joins = paired_ious(boxes[order], boxes[leaders]) >= overlap
+        joins[first] = True
+        leader_of[order[joins]] = leaders[joins]
+        order = order[~joins]
+    leaders = np.flatnonzero(leader_of == np.arange(len(scores)))
+    leaders = leaders[np.lexsort((leaders, -scores[leaders], images[leaders]))]
+    place = np.empty(len(scores), np.int64)
+    place[leaders] = np.arange(len(leaders))
+    return leaders, place[leader_of]
+
+
+def paired_ious(one: Floats, other: Floats) -> Floats:
+    """IoU of paired boxes (N, 4) x, y, width, height; 0 for a pair of empty boxes."""
+    low = np.maximum(one[:, :2], other[:, :2])
+    high = np.minimum(one[:, :2] + one[:, 2:], other[:, :2] + other[:, 2:])
+    inter = np.prod(np.maximum(high - low, 0), axis=1)
+    union = np.prod(one[:, 2:], axis=1) + np.prod(other[:, 2:], axis=1) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
 def probability_of_fake(scores: Floats, fake: Bools, groups: Ints, floor: float = FLOOR) -> Floats:
@@ -95,14 +103,7 @@ def probability_of_fake(scores: Floats, fake: Bools, groups: Ints, floor: float 
     return forged / (real + forged)
 
 
-def faces(
-    boxes: Floats,
-    scores: Floats,
-    fake: Bools,
-    overlap: float = OVERLAP,
-    floor: float = FLOOR,
-    ious: Floats | None = None,
-) -> Faces:
+def faces(boxes: Floats, scores: Floats, fake: Bools, overlap: float = OVERLAP, floor: float = FLOOR) -> Faces:
     """The faces of one image, each with its verdict.
 
     Args:
@@ -111,9 +112,6 @@ def faces(
         fake: (N,) whether the detection says Fake.
         overlap: IoU from which on detections are one face.
         floor: score of a class that is not reported.
-        ious: (N, N) to take instead of the boxes', of masks say.
     """
-    groups = grouped(overlaps(boxes) if ious is None else ious, scores, overlap)
-    order = np.argsort(-scores, kind="stable")
-    leaders = order[np.unique(groups[order], return_index=True)[1]]
+    leaders, groups = grouped(boxes, scores, np.zeros(len(scores), np.int64), overlap)
     return Faces(leaders, scores[leaders], probability_of_fake(scores, fake, groups, floor), groups)

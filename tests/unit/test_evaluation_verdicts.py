@@ -8,7 +8,7 @@ from evaluation_scenes import box_iou
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comics.evaluation.verdicts import faces, overlaps
+from comics.evaluation.verdicts import faces, grouped
 
 QUICK = settings(max_examples=40, deadline=None)
 FACE = [20.0, 20.0, 40.0, 40.0]
@@ -62,4 +62,13 @@ def test_no_detection_is_no_face() -> None:
 
 
 def test_empty_boxes_overlap_with_nothing() -> None:
-    assert overlaps(np.array([[5.0, 5.0, 0.0, 0.0]] * 2)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert faces(np.array([[5.0, 5.0, 0.0, 0.0]] * 2), np.array([0.5, 0.6]), np.ones(2, bool)).leaders.tolist() == [
+        1,
+        0,
+    ]
+
+
+def test_faces_of_two_images_never_meet() -> None:
+    leaders, groups = grouped(np.array([FACE, FACE, ASIDE]), np.array([0.5, 0.6, 0.7]), np.array([3, 1, 3]))
+    assert leaders.tolist() == [1, 2]
+    assert groups.tolist() == [1, 0, 1]
