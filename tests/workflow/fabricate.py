@@ -20,7 +20,17 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 """The fixture `run`."""
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("params.yaml", "Snakefile", "dvc.yaml", ".dvcignore", ".dvc", "workflow", "profiles", "comics", "reports/README.md")
+COPIED = (
+    "params.yaml",
+    "Snakefile",
+    "dvc.yaml",
+    ".dvcignore",
+    ".dvc",
+    "workflow",
+    "profiles",
+    "comics",
+    "reports/README.md",
+)
 
 
 def copy_project(folder: Path) -> Path:
