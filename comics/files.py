@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,24 @@ from typing import Any
 
 from comics.errors import UserError
 
+_digests: dict[str, tuple[tuple[int, ...], str]] = {}
+_SETTLED = 2_000_000_000
+"""Nanoseconds after its last change from which a file's time stamps tell every further change."""
+
 
 def file_digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
+    """SHA-256 of a file, as hexadecimal digits; computed once a process, until the file's stamps change."""
+    key = os.path.abspath(path)
     with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        status = os.fstat(opened.fileno())
+        stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known = _digests.get(key)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED:
+        _digests[key] = stamp, digest
+    return digest
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Sidecars: what made a file, in ``<file>.meta.json`` beside it.
 
 The digest of the run that made a checkpoint, prediction or score travels in its sidecar, so that a renderer can refuse
-results whose run has since changed, naming the command that renews them.
+results whose run has since changed, naming the command that renews them. So does the SHA-256 of the file itself: what a
+disk, a copy or a hand has changed since it was written is refused where it is read.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from comics.errors import UserError
-from comics.files import read_json, write_json
+from comics.files import file_digest, read_json, write_json
 
 
 def sidecar_path(path: str | os.PathLike[str]) -> Path:
@@ -20,8 +21,17 @@ def sidecar_path(path: str | os.PathLike[str]) -> Path:
 
 
 def write_sidecar(path: str | os.PathLike[str], fields: dict[str, Any]) -> None:
-    """Write the sidecar of `path`, sorted by key so that equal content is equal bytes."""
-    write_json(sidecar_path(path), dict(sorted(fields.items())), indent=2)
+    """Write the sidecar of `path`, which is there: `fields` and the file's SHA-256 and size.
+
+    Sorted by key, so that equal content is equal bytes.
+    """
+    sealed = {**fields, "sha256": file_digest(path), "bytes": os.path.getsize(path)}
+    write_json(sidecar_path(path), dict(sorted(sealed.items())), indent=2)
+
+
+def made_by(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The sidecar of `path` without what it tells of the file itself: for the sidecar of what is made from it."""
+    return {key: value for key, value in read_sidecar(path).items() if key not in ("sha256", "bytes")}
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -35,18 +45,32 @@ def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
     return fields
 
 
-def require_digest(path: str | os.PathLike[str], digest: str, renew: str) -> dict[str, Any]:
-    """The sidecar of `path`, made by the run with `digest`.
+def is_intact(path: str | os.PathLike[str]) -> bool:
+    """Whether `path`, which is there, is byte for byte what its sidecar was written for.
+
+    Without a sidecar nothing is known against it; a sidecar that tells no SHA-256 is no sidecar of this version.
+    """
+    fields = read_sidecar(path)
+    if not fields:
+        return True
+    # The size is told by the file system; a file of another size need not be read.
+    return fields.get("bytes") == os.path.getsize(path) and fields.get("sha256") == file_digest(path)
+
+
+def require_intact(path: str | os.PathLike[str], remedy: str) -> None:
+    """Refuse `path` where it is no longer what its sidecar was written for.
+
+    Args:
+        path: a file that is there.
+        remedy: how to make it again.
 
     Raises:
-        UserError: when the file or its sidecar is missing, or tells another digest; the remedy is the command `renew`.
+        UserError: its bytes have changed.
     """
-    if not Path(path).exists():
-        raise UserError(f"{path}: no such result.", f"Make it with: {renew}")
-    fields = read_sidecar(path)
-    if fields.get("digest") != digest:
+    if not is_intact(path):
+        told = read_sidecar(path).get("sha256", "none")
         raise UserError(
-            f"{path}: its run has changed since ({fields.get('digest', 'no digest')}, params.yaml gives {digest}).",
-            f"Renew it with: {renew}",
+            f"{path}: its bytes have changed since it was written (SHA-256 {file_digest(path)[:16]}, its sidecar "
+            f"{sidecar_path(path).name} tells {str(told)[:16]}).",
+            remedy,
         )
-    return fields

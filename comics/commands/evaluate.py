@@ -9,6 +9,8 @@ import typer
 
 from comics.commands.bars import bars
 
+_CHANGED = "Make it again with `comics predict`; if it was changed on purpose, remove its sidecar."
+
 EngineOption = Annotated[str, typer.Option(help="hotcoco, or pycocotools: the slow reference.")]
 
 
@@ -33,9 +35,10 @@ def evaluate(
 
     from comics.evaluation import bootstrap, match_tasks, score, write_scores
     from comics.evaluation.scores import read_inputs, tasks_of, write_table
-    from comics.provenance import read_sidecar, write_sidecar
+    from comics.provenance import made_by, require_intact, write_sidecar
 
-    fields = read_sidecar(detections)
+    require_intact(detections, _CHANGED)
+    fields = made_by(detections)
     truth, found = read_inputs(ground_truth, detections)
     detailed = resamples is not None or details is not None
     matched = match_tasks(truth, found, tasks_of(truth, found), engine, detailed=detailed)
@@ -73,7 +76,10 @@ def compare(
 
     from comics.evaluation import compare as paired
     from comics.evaluation.scores import write_table
+    from comics.provenance import require_intact
 
+    for detections in (first, second):
+        require_intact(detections, _CHANGED)
     with bars() as progress:
         differences = paired(ground_truth, first, second, samples=samples, seed=seed, engine=engine, progress=progress)
     table = Table("task", "metric", "A", "B", "A - B", "95 % interval", "p")

@@ -82,28 +82,22 @@ def detect(
         print(f"{path}: {counts} -> {target}")
 
 
-def _state(run: ResolvedRun) -> str:
-    from comics.files import read_json
-
-    if not (run.folder / "run.json").exists():
-        return "interrupted" if (run.folder / "checkpoints" / "last.ckpt").exists() else "not trained"
-    trained = read_json(run.folder / "run.json")
-    return "trained" if trained.get("checkpoint_digest") == run.checkpoint_digest else "out of date"
-
-
 def _score(run: ResolvedRun, split: str) -> str:
     """Box and mask AP in percent, as far as results of this very run exist."""
-    import csv
+    from comics.params import TASKS
+    from comics.report.results import scores_path, state
+    from comics.score_files import read_score_file
 
-    from comics.provenance import read_sidecar
-
-    path = run.folder / f"{split}.csv"
-    if not path.exists() or read_sidecar(path).get("digest") != run.digest:
-        return ""
-    with path.open(newline="") as file:
-        scores = {row["task"]: row["AP"] for row in csv.DictReader(file) if row["class"] == "all"}
-    texts = [f"{100 * float(scores[task]):.1f}" if scores.get(task) else "-" for task in ("detection", "segmentation")]
-    return " / ".join(texts)
+    path = scores_path(run, split)
+    found = state(path, run.digest, Path())
+    if found != "current":
+        return "damaged" if found == "damaged" else ""
+    try:
+        scores = read_score_file(path)
+    except UserError:
+        return "damaged"
+    values = [scores[task, "all", "AP"] for task in TASKS]
+    return " / ".join("-" if value is None else f"{100 * value:.1f}" for value in values)
 
 
 def runs() -> None:
@@ -112,6 +106,7 @@ def runs() -> None:
     from rich.table import Table
 
     from comics.params import TEST_SPLITS, load
+    from comics.report.results import training_state
 
     params = load()
     console = Console()
@@ -128,7 +123,7 @@ def runs() -> None:
                 "run": name,
                 "seed": str(seed),
                 "made of": " + ".join([run.detector, *run.params.components]),
-                "state": same or _state(run),
+                "state": same or training_state(run),
                 **{split: _score(run, split) for split in TEST_SPLITS},
             }
             table.add_row(*(cells[column] for column in columns))

@@ -19,7 +19,7 @@ from pycocotools import mask as rle
 from comics.data.canonical.coco import stream
 from comics.errors import UserError
 from comics.files import atomic_write, file_digest
-from comics.provenance import write_sidecar
+from comics.provenance import require_intact, write_sidecar
 
 SIDE = 28  # of a mask, in cells
 INSIDE_RANGE = (0.01, 0.05)
@@ -194,11 +194,12 @@ def load(path: Path) -> MaskCodec:
     """Read what `encode_masks` wrote.
 
     Raises:
-        UserError: the file is missing or is not a codec.
+        UserError: the file is missing, is not a codec, or has changed since it was written.
     """
     remedy = "Make it with `comics data encode-masks`."
     if not path.is_file():
         raise UserError(f"{path}: no such file; the detector meinst needs it.", remedy)
+    require_intact(path, remedy)
     try:
         with np.load(path, allow_pickle=False) as content:
             mean, components, variances = (

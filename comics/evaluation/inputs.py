@@ -190,6 +190,7 @@ def _detections(name: str, content: Any, truth: GroundTruth) -> Detections:
         raise UserError(f"{truth.name}: has no categories, but {name} has detections.")
     category_ids = known[check.members("category_id", known, f"not among the categories {known.tolist()}")]
     scores = check.floats("score")
+    check.no("score", (scores < 0) | (scores > 1), "not between 0 and 1")
     boxes = check.boxes()
     masks = None
     if check.all_or_none("segmentation"):

@@ -12,12 +12,12 @@ from typing import Any, get_args
 
 import numpy as np
 
-from comics.errors import UserError
 from comics.evaluation.inputs import ALL, Detections, GroundTruth, Source, read_detections, read_ground_truth
 from comics.evaluation.lrp import optimal_lrp
 from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
 from comics.evaluation.precision import AP_METRICS
 from comics.files import write_text
+from comics.score_files import read_score_file
 
 TASKS: tuple[Task, ...] = get_args(Task)
 LRP_METRICS = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "oLRP_threshold")
@@ -164,16 +164,10 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     """Scores as `write_scores` wrote them.
 
     Raises:
-        UserError: the file is not a scores CSV.
+        UserError: the file is not a whole scores CSV, or a cell is not in [0, 1].
     """
-    values: dict[tuple[str, str, str], float] = {}
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for metric in METRICS:
-                    values[row["task"], row["class"], metric] = float(row[metric]) if row[metric] else np.nan
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a scores file ({error!r}).", "Make it with `comics evaluate`.") from None
+    read = read_score_file(path)
+    values = {key: np.nan if value is None else value for key, value in read.items()}
     return Scores(tuple(dict.fromkeys(cls for _, cls, _ in values)), values)
 
 

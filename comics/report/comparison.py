@@ -16,6 +16,7 @@ from typing import Any
 from comics.files import write_json
 from comics.params import Params, Split, TableParams, Task
 from comics.progress import Progress, silent, told
+from comics.provenance import write_sidecar
 from comics.report.results import Measured, Row, detections_path, read_rows, require, runs_drawn
 from comics.report.style import higher_is_better
 from comics.report.tables import ALPHA, compared_metrics, table_params
@@ -123,4 +124,5 @@ def write_comparison(
     """Write the comparison of table `name` to `output`; return the number of comparisons made."""
     content = compare_table(params, name, paired_tests, root, progress)
     write_json(output, content, indent=2)
+    write_sidecar(output, {"table": name})
     return len(content["comparisons"])

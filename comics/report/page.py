@@ -44,6 +44,7 @@ from comics.report.results import (
     renewal,
     resolved_runs,
     scores_path,
+    training_state,
 )
 from comics.report.samples import (
     EXAMPLES_RULE,
@@ -260,9 +261,12 @@ def _points(params: Params, root: Path) -> list[dict[str, Any]]:
     }
     for run in dict.fromkeys(map(params.canonical, params.runs)):
         for split in TEST_SPLITS:
-            if not is_current(params, run, split, root):
+            try:
+                if not is_current(params, run, split, root):
+                    continue
+                measured = read_run(params, run, split, root)
+            except UserError:  # damaged: the tables that show the run say so
                 continue
-            measured = read_run(params, run, split, root)
             for task in TASKS:
                 scores = {metric: measured.score(task, metric).mean for metric in METRICS}
                 values = {metric: round(100 * value, 4) for metric, value in scores.items() if value is not None}
@@ -376,7 +380,6 @@ def _seed_view(run: ResolvedRun, root: Path) -> dict[str, Any]:
     described = root / run.folder / "run.json"
     facts = read_json(described) if described.exists() else {}
     current = facts.get("checkpoint_digest") == run.checkpoint_digest
-    state = "not trained" if not facts else "trained" if current else "out of date"
     hardware = facts.get("hardware") or {}
     shown: list[tuple[str, str]] = [("Digest", run.digest)]
     if facts:
@@ -396,7 +399,7 @@ def _seed_view(run: ResolvedRun, root: Path) -> dict[str, Any]:
     ]
     return {
         "seed": run.seed,
-        "state": state,
+        "state": training_state(run, root),
         "facts": shown,
         "files": files,
         "curves": read_curves(root / run.folder / "logs" / "metrics.csv") if current else {},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,8 @@ from statistics import fmean, stdev
 from comics.errors import UserError
 from comics.files import read_json
 from comics.params import Params, ResolvedRun, TableParams, TableRow
-from comics.provenance import read_sidecar
-
-Key = tuple[str, str, str]
-"""Task, class (``all``, ``Real``, ``Fake``) and metric."""
+from comics.provenance import is_intact, read_sidecar
+from comics.score_files import Key, read_score_file
 
 
 @dataclass(frozen=True)
@@ -66,15 +63,26 @@ def detections_path(run: ResolvedRun, split: str) -> Path:
 
 
 def state(path: Path, digest: str, root: Path) -> str:
-    """``current``, ``missing``, or ``stale`` where the sidecar of `path` below `root` tells another digest."""
+    """``current`` or ``missing``; ``stale`` where the sidecar of `path` below `root` tells another digest of its run, and
+    ``damaged`` where `path` is no longer what its sidecar was written for."""
     if not (root / path).exists():
         return "missing"
-    return "current" if read_sidecar(root / path).get("digest") == digest else "stale"
+    if read_sidecar(root / path).get("digest") != digest:
+        return "stale"
+    return "current" if is_intact(root / path) else "damaged"
+
+
+UNUSABLE = ("stale", "damaged")
+"""States of a result that is there and must be made anew."""
 
 
 def is_current(params: Params, run: str, split: str, root: Path = Path()) -> bool:
-    """Whether all seeds of `run` have results on `split`, made by the run as it now is."""
-    return all(state(scores_path(one, split), one.digest, root) == "current" for one in resolved_runs(params, run))
+    """Whether all seeds of `run` have results on `split`, made by the run as it now is.
+
+    Damaged ones count: reading them then says so, where leaving them out would not.
+    """
+    found = {state(scores_path(one, split), one.digest, root) for one in resolved_runs(params, run)}
+    return found <= {"current", "damaged"}
 
 
 class NotCurrent(UserError):
@@ -113,7 +121,19 @@ def outdated_file(path: Path, run: ResolvedRun, root: Path = Path()) -> Path | N
         if not isinstance(facts, dict) or facts.get("checkpoint_digest") != run.checkpoint_digest:
             return model
     detections = detections_path(run, path.name.split(".")[0])
-    return next((file for file in (detections, path) if state(file, run.digest, root) == "stale"), None)
+    return next((file for file in (detections, path) if state(file, run.digest, root) in UNUSABLE), None)
+
+
+def training_state(run: ResolvedRun, root: Path = Path()) -> str:
+    """``trained``, ``not trained``, ``interrupted``, ``out of date`` where ``run.json`` tells another version of the run,
+    or ``no model.pt`` where it tells this one and the weights are gone."""
+    folder = root / run.folder
+    if not (folder / "run.json").exists():
+        return "interrupted" if any((folder / "checkpoints").glob("*.ckpt")) else "not trained"
+    facts = read_json(folder / "run.json")
+    if not isinstance(facts, dict) or facts.get("checkpoint_digest") != run.checkpoint_digest:
+        return "out of date"
+    return "trained" if (folder / "model.pt").exists() else "no model.pt"
 
 
 def require(wanted: Iterable[tuple[Path, ResolvedRun]], root: Path = Path()) -> None:
@@ -131,6 +151,9 @@ def require(wanted: Iterable[tuple[Path, ResolvedRun]], root: Path = Path()) -> 
             continue
         if found == "missing":
             problems.append(f"{path}: no such result.")
+        elif found == "damaged":
+            kind = NotCurrent
+            problems.append(f"{path}: its bytes have changed since it was written, its SHA-256 is another.")
         else:
             kind = NotCurrent
             told = read_sidecar(root / path).get("digest", "missing")
@@ -142,33 +165,6 @@ def require(wanted: Iterable[tuple[Path, ResolvedRun]], root: Path = Path()) -> 
             outdated.append(file)
     if problems:
         raise kind("\n".join(problems), f"Renew with: {renewal(targets, outdated)}", outdated)
-
-
-def read_scores(path: Path) -> dict[Key, float | None]:
-    """A scores CSV as (task, class, metric) -> fraction, None where the cell is empty.
-
-    Raises:
-        UserError: not a scores CSV, or a cell that is no number; the message names file, line and column.
-    """
-    scores: dict[Key, float | None] = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if not {"task", "class"} <= set(reader.fieldnames or ()):
-                raise UserError(f"{path}: not a scores file: its columns have no `task` and `class`.")
-            for line in reader:
-                task, cls = line.pop("task"), line.pop("class")
-                for metric, text in line.items():
-                    try:
-                        scores[task, cls, metric] = float(text) if text else None
-                    except (TypeError, ValueError):
-                        raise UserError(
-                            f"{path}: line {reader.line_num}, column {metric}: {text!r} is not a number.",
-                            "Make the file again with `comics evaluate`.",
-                        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from None
-    return scores
 
 
 def read_run(params: Params, run: str, split: str, root: Path = Path()) -> Measured:
@@ -183,7 +179,7 @@ def read_run(params: Params, run: str, split: str, root: Path = Path()) -> Measu
         run=resolved[0],
         split=split,
         digests={one.seed: one.digest for one in resolved},
-        scores=tuple(read_scores(root / scores_path(one, split)) for one in resolved),
+        scores=tuple(read_score_file(root / scores_path(one, split)) for one in resolved),
     )
 
 
@@ -227,8 +223,9 @@ def read_rows(
             for split in splits
             for one in resolved_runs(params, row.run)
         }
-        lacks = available and "missing" in found and "stale" not in found
-        if not lacks and (found == {"current"} or not (row.optional and row.paper is not None)):
+        lacks = available and "missing" in found and found.isdisjoint(UNUSABLE)
+        stands_in = row.optional and row.paper is not None and "damaged" not in found  # damage is told, never covered
+        if not lacks and (found == {"current"} or not stands_in):
             measured.append(row)
     require(
         [

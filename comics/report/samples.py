@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from comics.classes import CLASSES, class_label
 from comics.files import read_json
 from comics.params import ComparisonFigure, ExamplesFigure, Params
-from comics.report.results import Key, NotMade, detections_path, read_scores, require, resolved_runs, scores_path
+from comics.report.results import NotMade, detections_path, require, resolved_runs, scores_path
+from comics.score_files import Key, read_score_file
 
 HIT, WRONG, AGAIN, FALSE_ALARM, MISS = "hit", "wrong class", "found again", "false alarm", "miss"
 """A detection on a face of its class, on a face of the other class, on a face that a better one is on, on no face; a face
@@ -153,7 +154,7 @@ def add_detections(
     resolved = resolved_runs(params, run)[0]
     detections, scores = detections_path(resolved, split), scores_path(resolved, split)
     require([(detections, resolved), (scores, resolved)], root)
-    least = thresholds(read_scores(root / scores), score)
+    least = thresholds(read_score_file(root / scores), score)
     by_image: dict[int, list[Face]] = {}
     for one in read_json(root / detections):
         label = class_label(one["category_id"])

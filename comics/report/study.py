@@ -18,6 +18,7 @@ from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_json, write_text
 from comics.params import Params, StudyParams
 from comics.progress import Progress, silent
+from comics.provenance import require_intact, write_sidecar
 from comics.report.results import detections_path, require, resolved_runs
 from comics.report.style import (
     BETTER,
@@ -124,6 +125,7 @@ def compute(
         "gains": [asdict(gain) for gain in gains],
     }
     write_json(root / effects_path(params, name), content, indent=2)
+    write_sidecar(root / effects_path(params, name), {"study": name})
     return len(gains)
 
 
@@ -135,7 +137,10 @@ def read_effects(params: Params, name: str, root: Path = Path()) -> list[Effect]
     """
     study = study_params(params, name)
     path = effects_path(params, name)
-    content = read_json(root / path) if (root / path).exists() else {}
+    content = {}
+    if (root / path).exists():
+        require_intact(root / path, f"Renew with: snakemake --force {path}")
+        content = read_json(root / path)
     wanted = {"digests": digests(params, study), "samples": study.samples, "split": study.split}
     if any(content.get(key) != value for key, value in wanted.items()):
         problem = "made of other versions of its runs" if content else "no such result"

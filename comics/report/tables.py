@@ -17,6 +17,7 @@ from string import ascii_lowercase
 from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_text
 from comics.params import Metric, Params, TableParams
+from comics.provenance import require_intact
 from comics.report import reported
 from comics.report.results import Row, read_rows, runs_drawn
 from comics.report.style import (
@@ -130,6 +131,7 @@ def read_similar(path: Path, runs: Mapping[str, str]) -> Similar | None:
     """
     if not path.exists():
         return None
+    require_intact(path, f"Renew with: snakemake --force {path}")
     content = read_json(path)
     try:
         compared = content["digests"]

@@ -50,6 +50,8 @@ def refused(call: Any, *told: str) -> None:
         ({"category_id": None}, ["category_id", "not an integer"]),
         ({"score": math.nan}, ["score: nan", "not finite"]),
         ({"score": math.inf}, ["score: inf", "not finite"]),
+        ({"score": 7}, ["score: 7", "not between 0 and 1"]),
+        ({"score": -0.001}, ["not between 0 and 1"]),
         ({"score": "0.5"}, ["not a number"]),
         ({"score": 10**400}, ["score", "not finite"]),
         ({"bbox": [10**400, 1, 1, 1]}, ["bbox", "not finite"]),

@@ -29,6 +29,7 @@ from comics.evaluation import (
     write_scores,
 )
 from comics.evaluation.resampling import draws, interval
+from comics.provenance import write_sidecar
 
 FACE = [20.0, 20.0, 40.0, 40.0]
 
@@ -47,7 +48,7 @@ def many(images: int, hits: float, seed: int = 0) -> tuple[Entry, list[Entry]]:
 
 def distinct(found: list[Entry], step: float) -> list[Entry]:
     """With a score each: among equal ones, repeating images changes the order that COCO ranks them in."""
-    return [{**one, "score": place + step} for place, one in enumerate(found)]
+    return [{**one, "score": (place + step) / 1000} for place, one in enumerate(found)]
 
 
 def drawn(ground_truth: Entry, found: list[Entry], counts: dict[int, int]) -> Scores:
@@ -352,7 +353,7 @@ class TestCommands:
         ground_truth, found = scene(21, images=10)
         (folder / "gt.json").write_text(json.dumps(ground_truth))
         (folder / "dt.json").write_text(json.dumps(found))
-        (folder / "dt.json.meta.json").write_text('{"digest": "abc", "seed": 1}')
+        write_sidecar(folder / "dt.json", {"digest": "abc", "seed": 1})
         return folder / "gt.json", folder / "dt.json"
 
     def test_evaluate_writes_all_it_is_asked_for(self, tmp_path: Path) -> None:
@@ -396,6 +397,18 @@ class TestCommands:
         with output.open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [float(row["p"]) for row in rows] == [1.0] * 4
+
+    @pytest.mark.parametrize("command", ["evaluate", "compare"])
+    def test_detections_that_have_changed_are_refused(self, command: str, tmp_path: Path) -> None:
+        ground_truth, found = self.files(tmp_path)
+        found.write_text(found.read_text().replace('"score": 0.', '"score": 0.9', 1))
+        words = {
+            "evaluate": ["evaluate", ground_truth, found, "--output", tmp_path / "scores.csv"],
+            "compare": ["compare", found, found, "--gt", ground_truth],
+        }[command]
+        with pytest.raises(UserError, match=r"dt\.json: its bytes have changed"):
+            CliRunner().invoke(app(), list(map(str, words)), catch_exceptions=False)
+        assert not (tmp_path / "scores.csv").exists()
 
     def test_a_bad_input_is_a_user_error(self, tmp_path: Path) -> None:
         ground_truth, found = self.files(tmp_path)

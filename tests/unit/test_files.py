@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from comics.errors import UserError, did_you_mean
-from comics.files import atomic_write, exclusive, read_json, write_json, write_text
-from comics.provenance import read_sidecar, require_digest, sidecar_path, write_sidecar
+from comics.files import atomic_write, exclusive, file_digest, read_json, write_json, write_text
+from comics.provenance import is_intact, made_by, read_sidecar, require_intact, sidecar_path, write_sidecar
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:
@@ -46,19 +46,41 @@ def test_a_truncated_json_names_its_file(tmp_path: Path, content: str) -> None:
         read_json(path)
 
 
-def test_a_result_of_another_digest_is_refused_with_the_command(tmp_path: Path) -> None:
+def test_a_file_is_known_by_its_bytes_from_its_sidecar_on(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    with pytest.raises(UserError, match="no such result"):
-        require_digest(path, "abc", "make it")
-    path.touch()
-    with pytest.raises(UserError, match="no digest"):
-        require_digest(path, "abc", "make it")
+    path.write_bytes(b"0.988\n")
     write_sidecar(path, {"digest": "abc", "run": "plain"})
     assert sidecar_path(path).name == "scores.csv.meta.json"
-    assert require_digest(path, "abc", "make it")["run"] == "plain"
-    with pytest.raises(UserError) as caught:
-        require_digest(path, "def", "make it")
-    assert "make it" in caught.value.remedy
+    assert made_by(path) == {"digest": "abc", "run": "plain"}
+    require_intact(path, "make it")
+    for content in (b"0.989\n", b"0.98", b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"scores\.csv: its bytes have changed") as caught:
+            require_intact(path, "make it")
+        assert caught.value.remedy == "make it"
+    path.write_bytes(b"0.988\n")
+    assert is_intact(path)
+    write_json(sidecar_path(path), {"digest": "abc"})
+    assert not is_intact(path)
+
+
+def test_a_file_that_changes_under_its_old_time_stamp_is_hashed_again(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"a" * 100)
+    os.utime(path, ns=(10**18, 10**18))
+    first = file_digest(path)
+    path.write_bytes(b"b" * 100)
+    os.utime(path, ns=(10**18, 10**18))
+    assert file_digest(path) != first  # the time of its last change of any kind cannot be set back
+
+
+def test_a_settled_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"a" * 100)
+    monkeypatch.setattr("comics.files._SETTLED", -1)
+    first = file_digest(path)
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("hashed again"))
+    assert file_digest(path) == first
 
 
 def test_a_file_without_sidecar_has_no_provenance(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fabricate import ROOT, Run, edit, fabricate_scores, planned
 
 from comics.params import load
+from comics.provenance import made_by, write_sidecar
 
 
 def git(*arguments: str, cwd: Path) -> str:
@@ -125,6 +126,7 @@ def test_comparisons_are_legible(made_project: Path, run: Run) -> None:
     commit(made_project)
     scores = made_project / "results/mini/da/seed0/test_dev.csv"
     scores.write_text(scores.read_text().replace("all,0.", "all,0.1", 1))
+    write_sidecar(scores, made_by(scores))
     edit(made_project / "params.yaml", "temperature: 0.07", "temperature: 0.08")
 
     shown = run("dvc", "metrics", "show", "--md", cwd=made_project).stdout

@@ -21,11 +21,11 @@ from comics.data.mini.faces import Array
 from comics.data.mini.scenes import compress, render_scene
 from comics.data.openforensics.dataset import SPLIT_NAMES, annotation_name
 from comics.data.perturb.operations import perturb
-from comics.files import atomic_write, read_json, write_json
+from comics.files import atomic_write, write_json
 from comics.machine import cores
 from comics.params import SPLITS, MiniDataset
 from comics.progress import Progress, silent
-from comics.provenance import sidecar_path, write_sidecar
+from comics.provenance import is_intact, made_by, write_sidecar
 
 FAKE_SHARE = {"train": 0.44, "val": 0.69, "test_dev": 0.58, "test_challenge": 0.58}
 """Forged faces among all faces of each split of OpenForensics (table of counts in its paper)."""
@@ -154,7 +154,7 @@ def make(spec: MiniDataset, root: Path, progress: Progress = silent, processes: 
     for split in SPLITS:
         target = root / annotation_name(split)
         recipe = {"recipe": RECIPE, "split": split, "spec": spec.model_dump(mode="json")}
-        if target.exists() and sidecar_path(target).exists() and read_json(sidecar_path(target)) == recipe:
+        if target.exists() and made_by(target) == recipe and is_intact(target):
             continue
         count = getattr(spec, split)
         names = [f"Images/{SPLIT_NAMES[split]}/{split}_{index:05d}.jpg" for index in range(count)]

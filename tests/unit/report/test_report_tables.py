@@ -11,8 +11,9 @@ import pytest
 from comics.errors import UserError
 from comics.files import write_json
 from comics.report import tables
-from comics.report.results import read_scores, resolved_runs, scores_path
+from comics.report.results import resolved_runs, scores_path
 from comics.report.style import plain, tex
+from comics.score_files import read_score_file
 
 from .conftest import TABLE_IV
 
@@ -29,7 +30,7 @@ def test_table_iv_has_ours_over_the_papers_number_in_both_sets_and_tasks(project
         assert [line.kind for line in lines] == ["ours", "paper"] * 8
         assert all(len(line.cells) == 16 for line in lines)
         for line in lines[::2]:
-            scores = read_scores(project.root / scores_path(project.params.resolve(line.run, 0), split))
+            scores = read_score_file(project.root / scores_path(project.params.resolve(line.run, 0), split))
             for cell in line.cells:
                 assert cell.text == f"{100 * scores[cell.task, 'all', cell.metric]:.1f}"
     assert table.blocks["test_dev"][1].cell("segmentation", "AP").text == "89.2"
@@ -81,7 +82,7 @@ def test_several_seeds_give_mean_and_sample_deviation(project):
     table = build(project, "table_iv")
     runs = resolved_runs(project.params, "da")
     assert [run.seed for run in runs] == [0, 1, 2]
-    values = [read_scores(project.root / scores_path(run, "test_dev"))["detection", "all", "AP"] for run in runs]
+    values = [read_score_file(project.root / scores_path(run, "test_dev"))["detection", "all", "AP"] for run in runs]
     cell = table.blocks["test_dev"][2].cell("detection", "AP")
     assert cell.value == pytest.approx(statistics.mean(values))
     assert cell.std == pytest.approx(statistics.stdev(values))
@@ -243,7 +244,7 @@ def test_csv_keeps_full_precision_and_says_whose_number_it_is(project):
     rows = list(csv.DictReader(tables.to_csv(table).splitlines()))
     assert len(rows) == 2 * 8 * 2 * 2
     first = rows[0]
-    scores = read_scores(project.root / scores_path(project.params.resolve("blendmask", 0), "test_dev"))
+    scores = read_score_file(project.root / scores_path(project.params.resolve("blendmask", 0), "test_dev"))
     assert first["source"] == "ours"
     assert float(first["AP"]) == pytest.approx(100 * scores["detection", "all", "AP"], abs=1e-7)
     paper = next(row for row in rows if row["source"] == "paper")
@@ -308,7 +309,7 @@ def test_a_broken_scores_file_is_told_with_line_and_column(project):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1].rsplit(",", 1)[0] + ",oops", *lines[2:]]))
     with pytest.raises(UserError, match=r"test_dev\.csv: line 2, column oLRP_threshold: 'oops'"):
-        read_scores(path)
+        read_score_file(path)
 
 
 def test_text_for_latex_and_for_people():
