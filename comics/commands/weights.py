@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,11 +23,13 @@ def detectors(
     names: Annotated[list[str] | None, typer.Argument(help="Which; all of them by default.")] = None,
     size: Annotated[int, typer.Option(help="Side of the image in px, a multiple of 32.", min=32)] = 512,
     seconds: Annotated[float, typer.Option(help="Time spent on each detector.", min=0)] = 2.0,
-    backbone: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50 or resnet101.")] = "resnet50",
+    backbone: Annotated[str, typer.Option(help="resnet18, 34, 50, 101 or timm/<model>.")] = "resnet50",
+    backbones: Annotated[bool, typer.Option("--backbones", help="List backbones instead of detectors.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """List the detectors with their parameters, operations, and images a second on this machine."""
+    """List the detectors, or the backbones known to work, with parameters and operations; detectors also with images a second
+    on this machine."""
     from dataclasses import asdict
 
     import torch
@@ -38,10 +41,13 @@ def detectors(
 
     if size % 32:
         raise UserError(f"--size: {size} is not a multiple of 32.", f"Try {size // 32 * 32 or 32}.")
+    if backbones:
+        _list_backbones(names or (), size, as_json)
+        return
     try:
         model = ModelParams.model_validate({"backbone": backbone})
-    except ValidationError:
-        raise UserError(f"--backbone: there is no backbone '{backbone}'.", "Valid: resnet18, 34, 50 and 101.") from None
+    except ValidationError as error:
+        raise UserError(f"--backbone: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     facts = [measure(name, model, size, seconds, device) for name in names or every_name()]
@@ -64,6 +70,36 @@ def detectors(
             f"{fact.images_per_second:.2f}",
             "boxes, masks" if fact.has_boxes else "masks",
         )
+    Console().print(table)
+
+
+def _list_backbones(names: Sequence[str], size: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from comics.commands.bars import bars
+    from comics.detectors.zoo import BACKBONES, measure_backbone
+    from comics.params.backbones import check_backbone
+    from comics.progress import told
+
+    try:
+        wanted = [check_backbone(name) for name in names or BACKBONES]
+    except ValueError as error:
+        raise UserError(f"comics detectors --backbones: {error}") from None
+    with bars() as progress:
+        facts = [measure_backbone(name, size) for name in told(wanted, len(wanted), progress, "backbones")]
+    if as_json:
+        print(json.dumps([asdict(fact) for fact in facts], indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Backbones, one image of {size} x {size} px")
+    table.add_column("backbone")
+    for column in ("parameters (M)", "GFLOP"):
+        table.add_column(column, justify="right")
+    table.add_column("pyramid")
+    for fact in facts:
+        table.add_row(fact.name, f"{fact.parameters / 1e6:.1f}", f"{fact.gigaflops:.1f}", fact.pyramid)
     Console().print(table)
 
 
@@ -93,8 +129,8 @@ def import_weights(
         detector, model = resolved.params.detector, resolved.params.model
     else:
         model = ModelParams.model_validate({"backbone": backbone})
-    checkpoint = read(file, channels)
-    tensors, report = transfer(build(detector, model.model_copy(update={"weights": "none"})), detector, checkpoint)
+    built = build(detector, model.model_copy(update={"weights": "none"}))
+    tensors, report = transfer(built, detector, read(file, channels, built))
     _show(report, verbose)
     require_used(report)
     output = output or file.with_suffix(f".{detector}.safetensors")

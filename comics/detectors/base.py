@@ -272,6 +272,10 @@ def build(
     detector = _BUILDERS[name](
         model_params, num_classes, inference or InferenceParams(**PUBLISHED_INFERENCE.get(name, {}))
     )
+    body: Any = getattr(detector.extractor, "body", None)
+    if hasattr(body, "pixel_mean"):  # of the images that a timm model's weights expect
+        detector.pixel_mean.copy_(torch.tensor(body.pixel_mean).view(1, 3, 1, 1))
+        detector.pixel_std.copy_(torch.tensor(body.pixel_std).view(1, 3, 1, 1))
     if file:
         from comics.weights.transfer import load_into  # here, because it imports this module
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from comics.detectors.backbone import ConvNormReLU, ResNetFPN, build_extractor
+from comics.detectors.backbone import ConvNormReLU, Extractor, build_extractor
 from comics.detectors.base import Prediction, Size, Target, crop_features, register
 from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, crop_masks, paste_masks
 from comics.params import InferenceParams, ModelParams
@@ -111,7 +111,7 @@ class BlendMask(FCOSDetector):
 
     def __init__(
         self,
-        extractor: ResNetFPN,
+        extractor: Extractor,
         *,
         num_classes: int,
         head_channels: int = 256,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from comics.detectors.backbone import ConvNormReLU, ResNetFPN, build_extractor
+from comics.detectors.backbone import ConvNormReLU, Extractor, build_extractor
 from comics.detectors.base import Prediction, Size, Target, at_least_float32, register
 from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Grid, Matches, PointConv
 from comics.params import InferenceParams, ModelParams
@@ -193,7 +193,7 @@ class CondInst(FCOSDetector):
 
     def __init__(
         self,
-        extractor: ResNetFPN,
+        extractor: Extractor,
         *,
         num_classes: int,
         head_channels: int = 256,

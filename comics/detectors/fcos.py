@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import batched_nms, clip_boxes_to_image, sigmoid_focal_loss
 
-from comics.detectors.backbone import ResNetFPN
+from comics.detectors.backbone import Extractor
 from comics.detectors.base import Detector, LevelProposals, Size, Target, crop_features
 from comics.params import InferenceParams
 
@@ -356,7 +356,7 @@ class FCOSDetector(Detector):
 
     def __init__(
         self,
-        extractor: ResNetFPN,
+        extractor: Extractor,
         *,
         num_classes: int,
         head_channels: int = 256,

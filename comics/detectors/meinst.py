@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from comics.detectors.backbone import ResNetFPN, build_extractor
+from comics.detectors.backbone import Extractor, build_extractor
 from comics.detectors.base import Prediction, Size, Target, register
 from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, crop_masks, paste_masks, tower
 from comics.detectors.mask_codec import FILE, INSIDE_RANGE, SIDE, load
@@ -53,7 +53,7 @@ class MEInst(FCOSDetector):
 
     def __init__(
         self,
-        extractor: ResNetFPN,
+        extractor: Extractor,
         *,
         num_classes: int,
         head_channels: int = 256,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from comics.detectors.backbone import FeaturePyramid, ResNetBody, conv_norm, imagenet_weights
+from comics.detectors.backbone import Body, build_body, build_pyramid
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
 from comics.params import InferenceParams, ModelParams
 
@@ -183,30 +183,16 @@ def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-class FineBody(ResNetBody):
-    """The ResNet that gives C2 (stride 4) too."""
-
-    def __init__(self, name: str, *, frozen_stages: int = 0, frozen_batchnorm: bool = False) -> None:
-        super().__init__(name, frozen_stages=frozen_stages, frozen_batchnorm=frozen_batchnorm)
-        self.out_channels = [self.out_channels[0] // 2, *self.out_channels]
-
-    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
-        c2 = self.layer1(self.maxpool(functional.relu_(conv_norm(self.conv1, self.bn1, x))))
-        c3 = self.layer2(c2)
-        c4 = self.layer3(c3)
-        return [c2, c3, c4, self.layer4(c4)]
-
-
 class FineExtractor(nn.Module):
     """Normalised images (B, 3, H, W), H and W multiples of 32, to P2 ... P6, each (B, channels, ., .).
 
     P6 is P5 at every second position, as in the FPN paper.
     """
 
-    def __init__(self, body: FineBody, channels: int) -> None:
+    def __init__(self, body: Body, channels: int) -> None:
         super().__init__()
         self.body = body
-        self.fpn = FeaturePyramid(body.out_channels, channels)
+        self.fpn = build_pyramid(body, channels, STRIDES[:4])
         self.fpn.p6, self.fpn.p7 = nn.MaxPool2d(1, 2), nn.Identity()  # type: ignore[assignment]
         self.channels = channels
         self.strides = STRIDES
@@ -534,11 +520,8 @@ def build_solov2(params: ModelParams, num_classes: int, inference: InferencePara
 
     `nms_threshold` has no meaning here: matrix NMS decays scores instead.
     """
-    body = FineBody(params.backbone, frozen_stages=params.frozen_stages, frozen_batchnorm=params.frozen_batchnorm)
-    if params.weights == "imagenet":
-        body.load_state_dict(imagenet_weights(params.backbone), strict=False)  # without its classifier
     return SOLOv2(
-        FineExtractor(body, params.fpn_channels),
+        FineExtractor(build_body(params, STRIDES[:4]), params.fpn_channels),
         num_classes=num_classes,
         channels=params.fpn_channels,
         width=2 * params.head_channels,

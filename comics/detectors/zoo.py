@@ -1,4 +1,4 @@
-"""Facts about the detectors: parameters, operations, and speed on this machine."""
+"""Facts about the detectors and the backbones: parameters, operations, and speed on this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from comics.detectors.backbone import TimmBody, build_body
 from comics.detectors.base import Detector, build
 from comics.params import ModelParams
 
@@ -30,6 +31,74 @@ class Facts:
     gigaflops: float
     images_per_second: float
     has_boxes: bool
+
+
+BACKBONES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "timm/resnet10t",
+    "timm/regnetx_002",
+    "timm/regnety_040",
+    "timm/mobilenetv4_conv_small",
+    "timm/mobilenetv4_conv_medium",
+    "timm/efficientnet_b0",
+    "timm/efficientvit_b1",
+    "timm/fastvit_t8",
+    "timm/convnext_atto",
+    "timm/convnext_tiny",
+    "timm/convnextv2_tiny",
+    "timm/pvt_v2_b2",
+    "timm/swin_tiny_patch4_window7_224",
+    "timm/swinv2_tiny_window8_256",
+    "timm/vit_tiny_patch16_224",
+    "timm/vit_small_patch14_dinov2",
+    "timm/vit_small_patch16_dinov3",
+    "timm/vit_base_patch16_dinov3",
+)
+"""Backbones known to work: of each family of timm, the sizes that suit a detector. Others of these families do, too."""
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """What `measure_backbone` found.
+
+    Attributes:
+        name: as params.yaml has it.
+        pyramid: "FPN", or "ViTDet" for a plain transformer.
+        parameters: of the backbone, without its pyramid.
+        gigaflops: of one image through the backbone, units of 1e9, a multiply-add counted as two.
+    """
+
+    name: str
+    pyramid: str
+    parameters: int
+    gigaflops: float
+
+
+def measure_backbone(name: str, size: int = 512) -> BackboneFacts:
+    """Facts about one backbone, without computing anything: its tensors have shapes only.
+
+    Args:
+        name: as params.yaml has it.
+        size: side of the square image in px, a multiple of 32.
+
+    Raises:
+        UserError: it cannot be a backbone; says why.
+    """
+    with torch.device("meta"):
+        body = build_body(ModelParams(backbone=name)).eval()
+        images = torch.empty(1, 3, size, size)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        body(images)
+    return BackboneFacts(
+        name=name,
+        pyramid="ViTDet" if isinstance(body, TimmBody) and body.plain else "FPN",
+        parameters=sum(parameter.numel() for parameter in body.parameters()),
+        gigaflops=counter.get_total_flops() / 1e9,
+    )
 
 
 def measure(name: str, model: ModelParams, size: int = 512, seconds: float = 2.0, device: str = "cpu") -> Facts:

@@ -5,24 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, WithJsonSchema, model_validator
 
+from comics.params.backbones import RESNETS, TIMM, check_backbone
 from comics.params.block import Block, Probability
 from comics.params.objective import AttentionParams, Component, ObjectiveParams, ViewsParams
 
 DetectorName = Literal["blendmask", "condinst", "meinst", "solov2", "mask_rcnn"]
+Backbone = Annotated[
+    str,
+    AfterValidator(check_backbone),
+    WithJsonSchema({"anyOf": [{"enum": [*RESNETS]}, {"type": "string", "pattern": f"^{TIMM}.+"}]}),
+]
 
 
 class ModelParams(Block):
     """Sizes of the network. The defaults are the paper's base, ResNet-50-FPN."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    backbone: Backbone = "resnet50"
+    """resnet18, resnet34, resnet50, resnet101, or `timm/<model>`: any model of timm with feature maps, and plain vision
+    transformers (docs/detectors.md)."""
+    backbone_width: float = Field(1.0, gt=0, le=4)
+    """Factor on the channels of a ResNet, for small networks trained from scratch."""
     weights: str = "none"
-    """Initial weights of the backbone: `none`, `imagenet` (torchvision's weights enum) or a file's path."""
-    frozen_stages: int = Field(0, ge=0, le=5)
-    """How many stages, from the stem on, are not trained."""
+    """Initial weights: `none`, `imagenet` (torchvision's or timm's own) or a file's path."""
+    frozen_stages: int = Field(0, ge=0)
+    """How many stages, from the stem on, are not trained: a ResNet has 5; of timm's models, what timm calls so."""
     frozen_batchnorm: bool = False
-    """Keep the backbone's BatchNorm statistics and affine parameters as loaded."""
+    """Keep the backbone's normalisation layers as loaded: statistics and affine parameters."""
     fpn_channels: int = Field(256, ge=8)
     head_channels: int = Field(256, ge=8)
     """Width of the detection towers."""
@@ -36,6 +46,17 @@ class ModelParams(Block):
     """Boxes an image that train Mask R-CNN's second stage."""
     grids: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (40, 36, 24, 16, 12)
     """SOLOv2's cells a side, from the finest level on. The paper's are for images of 800 px and more."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelParams:
+        if self.backbone in RESNETS:
+            if self.frozen_stages > 5:
+                raise ValueError(f"frozen_stages: {self.backbone} has 5 stages, not {self.frozen_stages}")
+            if self.backbone_width != 1 and self.weights == "imagenet":
+                raise ValueError("backbone_width: there are ImageNet weights for a width of 1 only")
+        elif self.backbone_width != 1:
+            raise ValueError("backbone_width: is for the ResNets that are not timm's; timm has a model for each width")
+        return self
 
 
 class InferenceParams(Block):
@@ -65,6 +86,10 @@ class TrainingParams(Block):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`adamw` learns faster from scratch; the paper's is `sgd`."""
     lr: float = Field(0.01, gt=0)
+    backbone_lr: float = Field(1.0, gt=0)
+    """Factor on the learning rate of the backbone (without its pyramid)."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Factor on the learning rate from a block of the backbone to the one below it."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of SGD; AdamW's first moment."""
     weight_decay: float = Field(1e-4, ge=0)

@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from comics.data.loading.batches import Batch
+from comics.detectors.backbone.layers import is_norm
 from comics.errors import UserError
 from comics.model import Comics
 from comics.params import ResolvedRun, TrainingParams
 
 FINITE_CHECK_STEPS = 20
 """A check waits for the device, so it is not made at every step."""
-
-_NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
 def learning_rate_factor(step: int, steps_per_epoch: int, training: TrainingParams) -> float:
@@ -33,15 +32,35 @@ def learning_rate_factor(step: int, steps_per_epoch: int, training: TrainingPara
     return warmup * training.gamma**drops
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: those of normalisation layers are not decayed (detectron2's default)."""
-    norms = {
-        id(parameter) for module in model.modules() if isinstance(module, _NORMS) for parameter in module.parameters()
+def parameter_groups(model: nn.Module, training: TrainingParams, body: nn.Module | None = None) -> list[dict[str, Any]]:
+    """Trainable parameters in groups of one learning rate and one weight decay each.
+
+    Those of normalisation layers are not decayed (detectron2's default), nor what `body` spares. The parameters of `body`,
+    the backbone, have `backbone_lr` times the learning rate, and `layer_decay` times that of the block above them.
+    """
+    spared = {
+        id(parameter) for module in model.modules() if is_norm(module) for parameter in module.parameters(recurse=False)
     }
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    factors: dict[int, float] = {}
+    if body is not None:
+        named = dict(body.named_parameters())
+        spared |= {id(named[name]) for name in body.undecayed() if name in named}  # type: ignore[operator]
+        factors = dict.fromkeys(map(id, named.values()), training.backbone_lr)
+        if training.layer_decay != 1:
+            depths = body.depths()  # type: ignore[operator]
+            top = max(depths.values())
+            factors = {
+                id(named[name]): training.backbone_lr * training.layer_decay ** (top - depth)
+                for name, depth in depths.items()
+            }
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, False): [], (1.0, True): []}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((factors.get(id(parameter), 1.0), id(parameter) in spared), []).append(parameter)
     return [
-        {"params": [p for p in trainable if id(p) not in norms], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if id(p) in norms], "weight_decay": 0.0},
+        {"params": members, "lr": training.lr * factor, "weight_decay": 0.0 if norm else training.weight_decay}
+        for (factor, norm), members in groups.items()
+        if members
     ]
 
 
@@ -61,7 +80,8 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         training = self.run.training
-        groups = parameter_groups(self.model, training.weight_decay)
+        body = getattr(self.model.detector.extractor, "body", None)  # a detector of one's own may have none
+        groups = parameter_groups(self.model, training, body if hasattr(body, "depths") else None)
         optimizer: torch.optim.Optimizer
         if training.optimizer == "adamw":
             optimizer = torch.optim.AdamW(groups, lr=training.lr, betas=(training.momentum, 0.999), fused=True)

@@ -1,19 +1,20 @@
 """Names: which tensor of whose checkpoint is which tensor of ours.
 
-Four families of files are known. The mapping goes through regular expressions, one line a layer, so that the table can
+Five families of files are known. The mapping goes through regular expressions, one line a layer, so that the table can
 be read and checked against a file's list of names:
 
 - ``caffe2``: Detectron's and MSRA's pickles, ``res2_0_branch2a_w``. BGR images in 0-255, stride in the 1x1 convolution.
 - ``detectron2``: detectron2's model zoo and AdelaiDet, ``backbone.bottom_up.res2.0.conv1.weight``. The same images,
   unless the file says otherwise; ``__author__: torchvision`` is its copy of torchvision's ResNet, and of its images.
 - ``torchvision``: ``layer1.0.conv1.weight`` or a whole ``maskrcnn_resnet50_fpn``. RGB images in 0-1, stride in the 3x3.
+- ``timm``: a model of timm, under its own names; told by those of the backbone that it is read into.
 - ``comics``: model.pt of a run, or what ``comics weights import`` and ``export`` wrote.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -41,7 +42,7 @@ class Checkpoint:
 
     Attributes:
         file: where it came from.
-        family: "caffe2", "detectron2", "torchvision" or "comics".
+        family: "caffe2", "detectron2", "torchvision", "timm" or "comics".
         tensors: by the names of the file.
         channel_order: "bgr" or "rgb".
         pixel_mean: RGB, of images in [0, 1]; likewise `pixel_std`.
@@ -64,13 +65,16 @@ _FAMILIES = (
 )
 
 
-def recognise(content: Any, file: str, channel_order: str = "auto") -> Checkpoint:
+def recognise(
+    content: Any, file: str, channel_order: str = "auto", timm_names: Collection[str] = frozenset()
+) -> Checkpoint:
     """Tell the family of a checkpoint from its content.
 
     Args:
         content: what `read_checkpoint` gave.
         file: for messages.
         channel_order: "bgr", "rgb", or "auto" for the family's own.
+        timm_names: of the tensors of the timm model that the checkpoint may be for; it is when it has half of them.
 
     Raises:
         UserError: it holds no tensors, or names of no known family.
@@ -89,6 +93,8 @@ def recognise(content: Any, file: str, channel_order: str = "auto") -> Checkpoin
         (content[key] for key in ("model", "state_dict", "blobs") if isinstance(content.get(key), Mapping)), content
     )
     tensors = _tensors(holder, file)
+    if timm_names and 2 * len(set(timm_names) & set(tensors)) >= len(timm_names):
+        return Checkpoint(file, "timm", tensors)
     family = next((name for name, sign in _FAMILIES if any(sign.search(key) for key in tensors)), "")
     if not family:
         known = ", ".join(list(tensors)[:3])
@@ -301,6 +307,8 @@ def rename(detector: str, family: str, source: str) -> tuple[str, str]:
     """
     if family == "comics":
         return source, ""
+    if family == "timm":
+        return f"{_BODY}.model.model.{source}", ""
     for pattern, target, note in _table(detector, family):
         match = pattern.fullmatch(source)
         if match:

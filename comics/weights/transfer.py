@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from comics.detectors.backbone import TimmBody
 from comics.detectors.base import Detector
 from comics.errors import UserError
 from comics.weights.names import CLASS_LAYERS, Checkpoint, class_rows, recognise, rename
@@ -48,7 +49,7 @@ class Report:
 
     Attributes:
         file: what was read.
-        family: whose form it has ("caffe2", "detectron2", "torchvision" or "comics").
+        family: whose form it has ("caffe2", "detectron2", "torchvision", "timm" or "comics").
         detector: what it was read into.
         channel_order: of the images that the file's first convolution expects; the import turns it to RGB.
         pixel_mean: of the file, RGB, for images in [0, 1]; likewise `pixel_std`.
@@ -103,7 +104,7 @@ def transfer(detector: Detector, name: str, checkpoint: Checkpoint) -> tuple[dic
                 tensor, entry = _to_rgb(tensor, entry, checkpoint.channel_order)
             taken[target] = tensor.to(state[target].dtype).contiguous()
         report.entries.append(entry)
-    if checkpoint.family != "comics" and taken:
+    if checkpoint.family not in ("comics", "timm") and taken:
         taken["pixel_mean"] = torch.tensor(checkpoint.pixel_mean).view_as(state["pixel_mean"])
         taken["pixel_std"] = torch.tensor(checkpoint.pixel_std).view_as(state["pixel_std"])
         taken[STRIDES] = torch.tensor(checkpoint.stride_in_1x1)
@@ -142,17 +143,20 @@ def _to_rgb(tensor: Tensor, entry: Entry, order: str) -> tuple[Tensor, Entry]:
     return tensor.flip(1), turned
 
 
-def read(path: str | os.PathLike[str], channel_order: str = "auto") -> Checkpoint:
+def read(path: str | os.PathLike[str], channel_order: str = "auto", detector: Detector | None = None) -> Checkpoint:
     """A checkpoint of any known family.
 
     Args:
         path: the file.
         channel_order: "bgr", "rgb", or "auto" to take what its family uses.
+        detector: which it is for: a file of timm is known by the names of its backbone.
 
     Raises:
         UserError: the file cannot be read, or holds no tensors.
     """
-    return recognise(read_checkpoint(path), os.fspath(path), channel_order)
+    body = getattr(getattr(detector, "extractor", None), "body", None)
+    names = list(body.inner.state_dict()) if isinstance(body, TimmBody) else []
+    return recognise(read_checkpoint(path), os.fspath(path), channel_order, names)
 
 
 def load_into(detector: Detector, name: str, path: str | os.PathLike[str], channel_order: str = "auto") -> Report:
@@ -161,7 +165,7 @@ def load_into(detector: Detector, name: str, path: str | os.PathLike[str], chann
     Raises:
         UserError: the file cannot be read, or nothing in it fits.
     """
-    taken, report = transfer(detector, name, read(path, channel_order))
+    taken, report = transfer(detector, name, read(path, channel_order, detector))
     require_used(report)
     detector.load_state_dict(taken, strict=False)
     return report

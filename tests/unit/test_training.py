@@ -49,7 +49,7 @@ def test_the_papers_schedule() -> None:
 def test_normalisation_layers_are_not_decayed_and_frozen_parameters_not_optimised() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GroupNorm(2, 8), nn.Conv2d(8, 4, 1))
     model[0].bias.requires_grad_(False)
-    decayed, spared = parameter_groups(model, 1e-4)
+    decayed, spared = parameter_groups(model, TrainingParams(weight_decay=1e-4))
     assert (decayed["weight_decay"], spared["weight_decay"]) == (1e-4, 0.0)
     assert {id(p) for p in decayed["params"]} == {id(model[0].weight), id(model[3].weight), id(model[3].bias)}
     assert {id(p) for p in spared["params"]} == {id(p) for index in (1, 2) for p in model[index].parameters()}
