@@ -16,6 +16,7 @@ from comics.data.loading.batches import Batch
 from comics.detectors import build
 from comics.detectors.base import LevelProposals, Prediction, Size
 from comics.params import ResolvedRun
+from comics.weights.transfer import load_into
 
 
 @dataclass
@@ -66,6 +67,8 @@ class Comics(nn.Module):
         objective = run.objective
         self.objective = objective
         self.detector = build(run.detector, run.model, len(CLASSES), run.inference)
+        if run.model.weights not in ("none", "imagenet"):
+            load_into(self.detector, run.detector, run.model.weights)
         self.attention = None
         if "attention" in run.components:
             self.attention = FrequencyAttention(self.detector.channels, self.detector.strides, run.attention)

@@ -11,11 +11,13 @@ from comics.detectors.base import (
     Target,
     build,
     crop_features,
-    names,
+    detector_class,
     register,
 )
+from comics.params.detectors import names
 
 NAMES = tuple(names())
+"""The detectors of this package."""
 
 __all__ = [
     "NAMES",
@@ -26,6 +28,7 @@ __all__ = [
     "Target",
     "build",
     "crop_features",
+    "detector_class",
     "names",
     "register",
 ]

@@ -14,15 +14,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, get_args
+from typing import Any, ClassVar, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from comics.errors import UserError, did_you_mean
-from comics.params import PUBLISHED_INFERENCE, DetectorName, InferenceParams, ModelParams
+from comics.errors import UserError
+from comics.params import DetectorSettings, InferenceParams, ModelParams
+from comics.params.detectors import declare, external, names
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB, as torchvision's weights expect
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -78,16 +79,19 @@ class Detector(nn.Module, ABC):
         losses = detector.losses(outputs, targets, sizes)           # or
         predictions = detector.predict(outputs, sizes)
 
-    Subclasses set the attributes below and implement `forward_heads`, `losses`, `predict`, `proposals`, and either
+    Subclasses set the attributes below and implement `from_params`, `forward_heads`, `losses`, `predict`, `proposals`, and either
     `mask_map` or `roi_mask_features`.
 
     Attributes:
+        Settings: what it alone needs to know; the class stands in its file, see `comics.params.detectors`.
         extractor: images to pyramid maps; the part that has a momentum copy.
         strides: px between the cells of each pyramid level.
         channels: of the pyramid maps.
         mask_channels: of `roi_mask_features`.
         predicts_boxes: False when boxes are only drawn around masks (box scores are then left empty).
     """
+
+    Settings: ClassVar[type[DetectorSettings]] = DetectorSettings
 
     extractor: nn.Module
     strides: tuple[int, ...]
@@ -102,6 +106,18 @@ class Detector(nn.Module, ABC):
         super().__init__()
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1))
+
+    @classmethod
+    @abstractmethod
+    def from_params(cls, params: ModelParams, settings: Any, num_classes: int, inference: InferenceParams) -> Detector:
+        """The detector as params.yaml describes it.
+
+        Args:
+            params: sizes of the network.
+            settings: an instance of `Settings`.
+            num_classes: foreground classes.
+            inference: thresholds and numbers kept of `predict`.
+        """
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) RGB in [0, 1] to what the extractor takes, channels last in memory."""
@@ -158,6 +174,9 @@ class Detector(nn.Module, ABC):
         """
         features, stride = self.mask_map(outputs)
         return sample_boxes(features, boxes, size, stride)
+
+
+DetectorT = TypeVar("DetectorT", bound=Detector)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -224,28 +243,37 @@ def sample_boxes(features: Tensor, boxes: list[Tensor], size: int, stride: float
 
 # --------------------------------------------------------------------------------------------------------- registry
 
-Builder = Callable[[ModelParams, int, InferenceParams], Detector]
-
-_MODULES = {name: f"comics.detectors.{name}" for name in get_args(DetectorName)}
-_BUILDERS: dict[str, Builder] = {}
+_CLASSES: dict[str, type[Detector]] = {}
 
 
-def register(name: str) -> Callable[[Builder], Builder]:
-    """Decorator: `name` in params.yaml calls the decorated builder.
+def register(
+    name: str, settings: type[DetectorSettings] = DetectorSettings
+) -> Callable[[type[DetectorT]], type[DetectorT]]:
+    """Decorator of a `Detector`: `detector: name` in params.yaml means the decorated class, with these settings."""
 
-    The builder takes the network's sizes, the number of classes and the inference settings, and gives a `Detector`.
-    """
-
-    def add(builder: Builder) -> Builder:
-        _BUILDERS[name] = builder
-        return builder
+    def add(detector: type[DetectorT]) -> type[DetectorT]:
+        detector.Settings = settings
+        _CLASSES[name] = detector
+        declare(name, settings)
+        return detector
 
     return add
 
 
-def names() -> list[str]:
-    """Every detector that can be built."""
-    return [*_MODULES, *(name for name in _BUILDERS if name not in _MODULES)]
+def detector_class(name: str) -> type[Detector]:
+    """The class of the detector `name`: one of `names()`, ``module:Class``, or the name of an entry point.
+
+    Raises:
+        UserError: there is no such detector.
+    """
+    if name not in _CLASSES and name in names():
+        importlib.import_module(f"comics.detectors.{name}")
+    if name not in _CLASSES:
+        found = external(name)
+        if not issubclass(found, Detector):
+            raise UserError(f"detector '{name}': {found.__name__} does not derive from comics.detectors.Detector.")
+        _CLASSES[name] = found
+    return _CLASSES[name]
 
 
 def build(
@@ -253,31 +281,24 @@ def build(
 ) -> Detector:
     """The detector `name`, freshly initialised, its weights channels last in memory.
 
+    The backbone has its ImageNet weights where `model_params` asks for them. A file of weights is for the whole detector:
+    `comics.model.Comics` has it read.
+
     Args:
-        name: one of `names()`.
-        model_params: sizes of the network and the backbone's initial weights.
+        name: as for `detector_class`.
+        model_params: sizes of the network and the detector's own settings.
         num_classes: foreground classes.
         inference: thresholds and numbers kept of `Detector.predict`; the defaults are the published ones.
 
     Raises:
-        UserError: no such detector, or the backbone's weights are not to be had.
+        UserError: no such detector, or the backbone's ImageNet weights are not to be had.
     """
-    if name not in names():
-        raise UserError(f"There is no detector '{name}'.", did_you_mean(name, names()))
-    if name not in _BUILDERS:
-        importlib.import_module(_MODULES[name])
-    file = model_params.weights if model_params.weights not in ("none", "imagenet") else ""
-    if file:
-        model_params = model_params.model_copy(update={"weights": "none"})
-    detector = _BUILDERS[name](
-        model_params, num_classes, inference or InferenceParams(**PUBLISHED_INFERENCE.get(name, {}))
-    )
+    kind = detector_class(name)
+    settings = kind.Settings.model_validate(model_params.settings.model_dump())
+    inference = inference or InferenceParams(**kind.Settings.published_inference)
+    detector = kind.from_params(model_params, settings, num_classes, inference)
     body: Any = getattr(detector.extractor, "body", None)
     if hasattr(body, "pixel_mean"):  # of the images that a timm model's weights expect
         detector.pixel_mean.copy_(torch.tensor(body.pixel_mean).view(1, 3, 1, 1))
         detector.pixel_std.copy_(torch.tensor(body.pixel_std).view(1, 3, 1, 1))
-    if file:
-        from comics.weights.transfer import load_into  # here, because it imports this module
-
-        load_into(detector, name, file)
     return detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

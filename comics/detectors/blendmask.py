@@ -18,6 +18,7 @@ from comics.detectors.backbone import ConvNormReLU, Extractor, build_extractor
 from comics.detectors.base import Prediction, Size, Target, crop_features, register
 from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, crop_masks, paste_masks
 from comics.params import InferenceParams, ModelParams
+from comics.params.detectors import DetectorSettings
 
 BASES = 4  # K
 ATTENTION = 14  # side of an attention map (M)
@@ -25,6 +26,10 @@ MASK = 56  # side of a blended mask (R)
 TOWER_CONVS = 3  # of the bottom module
 SEMANTIC_WEIGHT = 0.3
 SEMANTIC_STRIDE = 8
+
+
+class Settings(DetectorSettings):
+    """BlendMask has no settings of its own."""
 
 
 @dataclass
@@ -106,6 +111,7 @@ def blend(bases: Tensor, attention: Tensor) -> Tensor:
     return (bases * weights).sum(dim=1)
 
 
+@register("blendmask", Settings)
 class BlendMask(FCOSDetector):
     """See the module; the arguments are those of `FCOSDetector` and the bottom module's width."""
 
@@ -130,6 +136,19 @@ class BlendMask(FCOSDetector):
         self.attention = PointConv(self.tower_channels, BASES * ATTENTION**2)
         self.bottom = BottomModule(self.channels, mask_channels, num_classes)
         self.bases_stride = self.strides[0] // 2
+
+    @classmethod
+    def from_params(
+        cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams
+    ) -> BlendMask:
+        return cls(
+            build_extractor(params),
+            num_classes=num_classes,
+            head_channels=params.head_channels,
+            head_convs=params.head_convs,
+            mask_channels=params.mask_channels,
+            inference=inference,
+        )
 
     def forward_heads(self, features: list[Tensor]) -> BlendMaskOutputs:
         bases, mask_features = self.bottom(features)
@@ -171,16 +190,3 @@ class BlendMask(FCOSDetector):
             Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=paste_masks(mask, one.boxes, size))
             for one, mask, size in zip(candidates, masks, sizes, strict=True)
         ]
-
-
-@register("blendmask")
-def build_blendmask(params: ModelParams, num_classes: int, inference: InferenceParams) -> BlendMask:
-    """BlendMask as `params` describes it."""
-    return BlendMask(
-        build_extractor(params),
-        num_classes=num_classes,
-        head_channels=params.head_channels,
-        head_convs=params.head_convs,
-        mask_channels=params.mask_channels,
-        inference=inference,
-    )

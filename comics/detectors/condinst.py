@@ -17,6 +17,7 @@ from comics.detectors.backbone import ConvNormReLU, Extractor, build_extractor
 from comics.detectors.base import Prediction, Size, Target, at_least_float32, register
 from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Grid, Matches, PointConv
 from comics.params import InferenceParams, ModelParams
+from comics.params.detectors import DetectorSettings
 
 MASK_MAPS = 8  # channels of the image-wide map
 HIDDEN = 8  # channels of the dynamic head
@@ -27,6 +28,10 @@ MAX_POSITIVES = 500  # locations of a batch whose masks are trained
 
 LAYERS = ((HIDDEN, MASK_MAPS + 2), (HIDDEN, HIDDEN), (1, HIDDEN))  # outputs and inputs
 PARAMETERS = sum(rows * columns + rows for rows, columns in LAYERS)  # 169
+
+
+class Settings(DetectorSettings):
+    """CondInst has no settings of its own."""
 
 
 @dataclass
@@ -188,6 +193,7 @@ def _span(some: Tensor) -> Tensor:
     return torch.stack((first, torch.where(some, index, -1).amax(dim=1)), dim=1)
 
 
+@register("condinst", Settings)
 class CondInst(FCOSDetector):
     """See the module; the arguments are those of `FCOSDetector` and the mask branch's width."""
 
@@ -212,6 +218,19 @@ class CondInst(FCOSDetector):
         self.controller = PointConv(self.tower_channels, PARAMETERS)
         self.branch = MaskBranch(self.channels, mask_channels)
         self.maps_stride = self.strides[0]
+
+    @classmethod
+    def from_params(
+        cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams
+    ) -> CondInst:
+        return cls(
+            build_extractor(params),
+            num_classes=num_classes,
+            head_channels=params.head_channels,
+            head_convs=params.head_convs,
+            mask_channels=params.mask_channels,
+            inference=inference,
+        )
 
     def forward_heads(self, features: list[Tensor]) -> CondInstOutputs:
         maps, mask_features = self.branch(features)
@@ -254,16 +273,3 @@ class CondInst(FCOSDetector):
             masks = enlarge_masks(self._masks(outputs, grid, images, one.locations), MASK_STRIDE, size)
             found.append(Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=masks))
         return found
-
-
-@register("condinst")
-def build_condinst(params: ModelParams, num_classes: int, inference: InferenceParams) -> CondInst:
-    """CondInst as `params` describes it."""
-    return CondInst(
-        build_extractor(params),
-        num_classes=num_classes,
-        head_channels=params.head_channels,
-        head_convs=params.head_convs,
-        mask_channels=params.mask_channels,
-        inference=inference,
-    )

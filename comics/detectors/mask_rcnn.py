@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -35,10 +36,20 @@ from torchvision.ops.poolers import initLevelMapper
 from comics.detectors.backbone import build_extractor
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
 from comics.params import InferenceParams, ModelParams
+from comics.params.detectors import DetectorSettings
 
 ANCHOR_SIZES = (32, 64, 128, 256, 512)  # px, one a level (FPN paper, section 4.1)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)  # height / width
 ROI_LEVELS = 3  # RoIs come from the three finest levels, P3 to P5
+
+
+class Settings(DetectorSettings):
+    """Settings of Mask R-CNN."""
+
+    published_inference: ClassVar = {"nms_threshold": 0.5}
+
+    rois: PositiveInt = 512
+    """Boxes an image that train the second stage."""
 
 
 @dataclass
@@ -56,6 +67,7 @@ class MaskRCNNOutputs:
     deltas: list[Tensor]
 
 
+@register("mask_rcnn", Settings)
 class MaskRCNN(Detector):
     """Two stages: boxes that may hold a face, then class, box and mask of each.
 
@@ -146,6 +158,27 @@ class MaskRCNN(Detector):
             nn.init.zeros_(layer.bias)
         nn.init.zeros_(predictor.cls_score.bias)
         nn.init.zeros_(predictor.bbox_pred.bias)
+
+    @classmethod
+    def from_params(
+        cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams
+    ) -> MaskRCNN:
+        """Mask R-CNN of the paper's sizes at `head_channels` 256 and `head_convs` 4; the box head is four times as wide."""
+        extractor = build_extractor(params)
+        return cls(
+            extractor,
+            num_classes=num_classes,
+            channels=params.fpn_channels,
+            strides=extractor.strides,
+            mask_convs=params.head_convs,
+            mask_width=params.head_channels,
+            box_width=4 * params.head_channels,
+            score_threshold=inference.score_threshold,
+            nms_threshold=inference.nms_threshold,
+            rois=settings.rois,
+            candidates=inference.pre_nms_top,
+            max_detections=inference.max_detections,
+        )
 
     def forward_heads(self, features: list[Tensor]) -> MaskRCNNOutputs:
         objectness, deltas = self.rpn.head(features)
@@ -266,26 +299,6 @@ class MaskRCNN(Detector):
             )
             for index in range(len(sizes))
         ]
-
-
-@register("mask_rcnn")
-def build_mask_rcnn(params: ModelParams, num_classes: int, inference: InferenceParams) -> MaskRCNN:
-    """Mask R-CNN of the paper's sizes at `head_channels` 256 and `head_convs` 4; the box head is four times as wide."""
-    extractor = build_extractor(params)
-    return MaskRCNN(
-        extractor,
-        num_classes=num_classes,
-        channels=params.fpn_channels,
-        strides=extractor.strides,
-        mask_convs=params.head_convs,
-        mask_width=params.head_channels,
-        box_width=4 * params.head_channels,
-        score_threshold=inference.score_threshold,
-        nms_threshold=inference.nms_threshold,
-        rois=params.rois,
-        candidates=inference.pre_nms_top,
-        max_detections=inference.max_detections,
-    )
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:

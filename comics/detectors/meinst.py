@@ -10,8 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from comics.detectors.backbone import Extractor, build_extractor
@@ -19,6 +21,16 @@ from comics.detectors.base import Prediction, Size, Target, register
 from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, crop_masks, paste_masks, tower
 from comics.detectors.mask_codec import FILE, INSIDE_RANGE, SIDE, load
 from comics.params import InferenceParams, ModelParams
+from comics.params.detectors import DetectorSettings
+
+
+class Settings(DetectorSettings):
+    """Settings of MEInst."""
+
+    prepared: ClassVar = ("mask_codec.npz",)
+
+    mask_code: int = Field(60, ge=1, le=784)
+    """Numbers that stand for a mask."""
 
 
 @dataclass
@@ -42,6 +54,7 @@ def cosine_basis(side: int, count: int) -> Tensor:
     return both[order[:count]].float()
 
 
+@register("meinst", Settings)
 class MEInst(FCOSDetector):
     """See the module; the arguments are those of `FCOSDetector` and the length of a code."""
 
@@ -75,6 +88,19 @@ class MEInst(FCOSDetector):
         self.register_buffer("mean", torch.zeros(SIDE**2))
         self.register_buffer("components", cosine_basis(SIDE, code_length))
         self.register_buffer("variances", torch.full((code_length,), 100.0))
+
+    @classmethod
+    def from_params(
+        cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams
+    ) -> MEInst:
+        return cls(
+            build_extractor(params),
+            num_classes=num_classes,
+            head_channels=params.head_channels,
+            head_convs=params.head_convs,
+            code_length=settings.mask_code,
+            inference=inference,
+        )
 
     def prepare(self, folder: Path) -> None:
         """Take the codec that `comics data encode-masks` has fitted to the training masks in `folder`."""
@@ -124,16 +150,3 @@ class MEInst(FCOSDetector):
             masks = paste_masks(self.decode(codes), one.boxes, size)
             found.append(Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=masks))
         return found
-
-
-@register("meinst")
-def build_meinst(params: ModelParams, num_classes: int, inference: InferenceParams) -> MEInst:
-    """MEInst as `params` describes it."""
-    return MEInst(
-        build_extractor(params),
-        num_classes=num_classes,
-        head_channels=params.head_channels,
-        head_convs=params.head_convs,
-        code_length=params.mask_code,
-        inference=inference,
-    )

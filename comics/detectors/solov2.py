@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
@@ -19,6 +21,7 @@ from torchvision.ops import sigmoid_focal_loss
 from comics.detectors.backbone import Body, build_body, build_pyramid
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
 from comics.params import InferenceParams, ModelParams
+from comics.params.detectors import DetectorSettings
 
 STRIDES = (4, 8, 16, 32, 64)  # of P2 to P6, px
 GRIDS = (40, 36, 24, 16, 12)  # cells a side of each level (section 4)
@@ -29,6 +32,15 @@ MASK_WEIGHT = 3.0  # of the dice loss (equation 4 of SOLO: lambda)
 DICE_SMOOTH = 1e-3
 PROPOSAL_STRIDE = 8  # px a side of the samples from which proposals' boxes are read
 _CHUNK = 256  # masks drawn at once in inference
+
+
+class Settings(DetectorSettings):
+    """Settings of SOLOv2."""
+
+    published_inference: ClassVar = {"score_threshold": 0.1, "pre_nms_top": 500}
+
+    grids: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (40, 36, 24, 16, 12)
+    """Cells a side, from the finest level on. The paper's are for images of 800 px and more."""
 
 
 @dataclass
@@ -284,6 +296,7 @@ def _gaussian_init(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+@register("solov2", Settings)
 class SOLOv2(Detector):
     """Cells with a class and a kernel, one mask feature map, matrix NMS; no boxes anywhere.
 
@@ -345,6 +358,28 @@ class SOLOv2(Detector):
         levels[-1] = _resize(levels[-1], (levels[-2].shape[-2], levels[-2].shape[-1]))
         categories, kernels = self.cell_head(levels, self.grids, classify)
         return SOLOv2Outputs(features, categories, kernels, self.mask_branch(features[:4]))
+
+    @classmethod
+    def from_params(
+        cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams
+    ) -> SOLOv2:
+        """SOLOv2 of the paper's sizes at `head_channels` 256, `head_convs` 4 and `mask_channels` 128.
+
+        `nms_threshold` has no meaning here: matrix NMS decays scores instead.
+        """
+        return cls(
+            FineExtractor(build_body(params, STRIDES[:4]), params.fpn_channels),
+            num_classes=num_classes,
+            channels=params.fpn_channels,
+            width=2 * params.head_channels,
+            convs=params.head_convs,
+            mask_width=params.mask_channels,
+            kernel_channels=2 * params.mask_channels,
+            grids=settings.grids,
+            score_threshold=inference.score_threshold,
+            pre_nms_top=inference.pre_nms_top,
+            max_detections=inference.max_detections,
+        )
 
     def forward_heads(self, features: list[Tensor]) -> SOLOv2Outputs:
         return self._outputs(features, classify=True)
@@ -512,24 +547,3 @@ def _cell_geometry(
     y = ((row + 0.5) / grid * level[0]).long()
     x = ((column + 0.5) / grid * level[1]).long()
     return squares, y * level[1] + x
-
-
-@register("solov2")
-def build_solov2(params: ModelParams, num_classes: int, inference: InferenceParams) -> SOLOv2:
-    """SOLOv2 of the paper's sizes at `head_channels` 256, `head_convs` 4 and `mask_channels` 128.
-
-    `nms_threshold` has no meaning here: matrix NMS decays scores instead.
-    """
-    return SOLOv2(
-        FineExtractor(build_body(params, STRIDES[:4]), params.fpn_channels),
-        num_classes=num_classes,
-        channels=params.fpn_channels,
-        width=2 * params.head_channels,
-        convs=params.head_convs,
-        mask_width=params.mask_channels,
-        kernel_channels=2 * params.mask_channels,
-        grids=params.grids,
-        score_threshold=inference.score_threshold,
-        pre_nms_top=inference.pre_nms_top,
-        max_detections=inference.max_detections,
-    )

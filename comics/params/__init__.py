@@ -7,6 +7,7 @@ generated from these classes.
 
 from comics.params.block import Block, Colour, Name, Probability, partial
 from comics.params.datasets import SPLITS, TEST_SPLITS, CustomDataset, Dataset, MiniDataset, OpenForensicsDataset, Split
+from comics.params.detectors import DetectorSettings
 from comics.params.file import ParamsFile, json_schema
 from comics.params.objective import AttentionParams, CoarseParams, Component, FineParams, ObjectiveParams, ViewsParams
 from comics.params.read import load
@@ -28,7 +29,6 @@ from comics.params.reports import (
 )
 from comics.params.resolve import TRAINING_CODE_VERSION, Params, ResolvedRun, digest_of
 from comics.params.runs import (
-    PUBLISHED_INFERENCE,
     DetectorName,
     InferenceParams,
     ModelParams,
@@ -38,7 +38,6 @@ from comics.params.runs import (
 
 __all__ = [
     "METRICS",
-    "PUBLISHED_INFERENCE",
     "SPLITS",
     "TASKS",
     "TEST_SPLITS",
@@ -52,6 +51,7 @@ __all__ = [
     "CustomDataset",
     "Dataset",
     "DetectorName",
+    "DetectorSettings",
     "ExamplesFigure",
     "FigureParams",
     "FineParams",

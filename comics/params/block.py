@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -12,6 +12,25 @@ class Block(BaseModel):
     """A part of params.yaml: unknown keys are errors, values do not change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    entry_base: ClassVar[type[Block]]
+    """What its `partial` derives from."""
+
+    @classmethod
+    def entry_fields(cls) -> dict[str, Any]:
+        """The fields of its `partial`, as `pydantic.create_model` takes them."""
+        fields: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            annotation = field.annotation
+            if isinstance(annotation, type) and issubclass(annotation, Block):
+                annotation = partial(annotation)
+            elif field.metadata:
+                annotation = Annotated[(annotation, *field.metadata)]  # type: ignore[assignment]
+            fields[name] = (annotation, Field(None, description=field.description))
+        return fields
+
+
+Block.entry_base = Block
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -24,12 +43,11 @@ Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 @cache
 def partial(model: type[Block]) -> type[Block]:
     """The class of entries that may leave out any field of `model`, at any depth."""
-    fields: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Block):
-            fields[name] = (partial(annotation), Field(None, description=field.description))
-        else:
-            annotation = Annotated[(annotation, *field.metadata)] if field.metadata else annotation  # type: ignore[assignment]
-            fields[name] = (annotation, Field(None, description=field.description))
-    return create_model(f"{model.__name__}Entry", __base__=Block, __doc__=model.__doc__, **fields)
+    return create_model(
+        f"{model.__name__}Entry", __base__=model.entry_base, __doc__=model.__doc__, **model.entry_fields()
+    )
+
+
+def stated(block: Any) -> dict[str, Any]:
+    """What a block of the file says itself, without defaults."""
+    return block.model_dump(exclude_unset=True)

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from comics.errors import UserError, did_you_mean
-from comics.params.block import Block
+from comics.params.block import Block, stated
 from comics.params.datasets import Dataset
 from comics.params.file import ParamsFile
 from comics.params.mistakes import as_user_error
@@ -36,11 +36,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         inner = merged.get(key)
         merged[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return merged
-
-
-def stated(block: Any) -> dict[str, Any]:
-    """What a block of the file says itself, without defaults."""
-    return block.model_dump(exclude_unset=True)
 
 
 def digest_of(description: Mapping[str, Any]) -> str:
@@ -100,6 +95,9 @@ class ResolvedRun(Block):
         """What decides the results, as plain JSON values. Blocks of components that are off are left out, so that two
         runs that train the same network are one."""
         run = self.params.model_dump(mode="json", exclude={"title", "seeds", "components", "objective"})
+        settings = run["model"].pop("settings")
+        if settings:
+            run["model"][self.detector] = settings
         for component in ("views", "attention"):
             if component not in self.components:
                 del run[component]

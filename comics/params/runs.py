@@ -5,13 +5,55 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
+from comics.errors import UserError
 from comics.params.backbones import RESNETS, TIMM, check_backbone
-from comics.params.block import Block, Probability
+from comics.params.block import Block, Probability, partial, stated
+from comics.params.detectors import DetectorSettings, is_outside, names, settings_of
 from comics.params.objective import AttentionParams, Component, ObjectiveParams, ViewsParams
 
-DetectorName = Literal["blendmask", "condinst", "meinst", "solov2", "mask_rcnn"]
+
+def _known_detector(name: str) -> str:
+    """`name`, if it is a detector's; with pydantic's own error for a wrong choice otherwise."""
+    try:
+        settings_of(name)
+    except UserError as error:
+        if ":" in name:
+            raise ValueError(error.message) from None
+        choices = ", ".join(f"'{one}'" for one in names())
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": choices}) from None
+    return name
+
+
+DetectorName = Annotated[
+    str,
+    AfterValidator(_known_detector),
+    WithJsonSchema({"anyOf": [{"enum": names(), "type": "string"}, {"type": "string"}]}),
+]
+"""A detector of this package, one from outside as ``module:Class``, or the name of an entry point."""
+
+
+class _ModelEntry(Block):
+    """Beside its fields, settings of detectors from outside, under their names."""
+
+    outside: dict[str, Any] = Field({}, description="Settings of detectors from outside; write them under their names.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _outside(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        found = {}
+        for key in data:
+            if isinstance(key, str) and key not in cls.model_fields and is_outside(key):
+                found[key] = stated(partial(settings_of(key)).model_validate(data[key]))
+        if not found:
+            return data
+        return {**{key: value for key, value in data.items() if key not in found}, "outside": found}
+
+
 Backbone = Annotated[
     str,
     AfterValidator(check_backbone),
@@ -21,6 +63,8 @@ Backbone = Annotated[
 
 class ModelParams(Block):
     """Sizes of the network. The defaults are the paper's base, ResNet-50-FPN."""
+
+    entry_base = _ModelEntry
 
     backbone: Backbone = "resnet50"
     """resnet18, resnet34, resnet50, resnet101, or `timm/<model>`: any model of timm with feature maps, and plain vision
@@ -40,12 +84,17 @@ class ModelParams(Block):
     """Convolutions in each detection tower."""
     mask_channels: int = Field(128, ge=8)
     """Width of the mask branch (BlendMask's bottom module and its like)."""
-    mask_code: int = Field(60, ge=1, le=784)
-    """Numbers that stand for a mask (MEInst)."""
-    rois: PositiveInt = 512
-    """Boxes an image that train Mask R-CNN's second stage."""
-    grids: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (40, 36, 24, 16, 12)
-    """SOLOv2's cells a side, from the finest level on. The paper's are for images of 800 px and more."""
+    settings: SerializeAsAny[DetectorSettings] = DetectorSettings()
+    """What the run's detector alone needs to know; in params.yaml it stands under the detector's name."""
+
+    @classmethod
+    def entry_fields(cls) -> dict[str, Any]:
+        fields = super().entry_fields()
+        del fields["settings"]
+        own = {
+            name: (partial(settings_of(name)), Field(None, description=settings_of(name).__doc__)) for name in names()
+        }
+        return {**fields, **own}
 
     @model_validator(mode="after")
     def _check(self) -> ModelParams:
@@ -69,13 +118,6 @@ class InferenceParams(Block):
     max_detections: int = Field(100, ge=1)
     """Detections kept an image."""
     batch_size: int = Field(8, ge=1)
-
-
-PUBLISHED_INFERENCE: dict[str, dict[str, Any]] = {
-    "mask_rcnn": {"nms_threshold": 0.5},
-    "solov2": {"score_threshold": 0.1, "pre_nms_top": 500},
-}
-"""Where a detector's published inference differs from the defaults of `InferenceParams`, which are FCOS's."""
 
 
 class TrainingParams(Block):
@@ -134,12 +176,26 @@ class RunParams(Block):
 
     @model_validator(mode="before")
     @classmethod
-    def _published_inference(cls, data: Any) -> Any:
-        """What a run does not state about inference is its detector's published setting."""
-        if not isinstance(data, Mapping) or not isinstance(data.get("inference", {}), Mapping):
+    def _of_its_detector(cls, data: Any) -> Any:
+        """What a run does not state about inference is its detector's published setting; of the settings of detectors, its
+        own are taken."""
+        if not isinstance(data, Mapping):
             return data
-        published = PUBLISHED_INFERENCE.get(str(data.get("detector")), {})
-        return {**data, "inference": {**published, **data.get("inference", {})}} if published else data
+        name = data.get("detector", cls.model_fields["detector"].default)
+        try:
+            settings = settings_of(str(name))
+        except UserError:
+            return data  # the field itself says so
+        data = dict(data)
+        if isinstance(data.get("inference", {}), Mapping):
+            data["inference"] = {**settings.published_inference, **data.get("inference", {})}
+        if isinstance(data.get("model", {}), Mapping):
+            model = data.get("model", {})
+            data["model"] = {key: value for key, value in model.items() if key in ModelParams.model_fields}
+            data["model"].setdefault(
+                "settings", settings.model_validate(model.get(name) or model.get("outside", {}).get(name, {}))
+            )
+        return data
 
     @model_validator(mode="after")
     def _check(self) -> RunParams:

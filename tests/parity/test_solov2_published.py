@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from comics.detectors import Target, build
-from comics.params import PUBLISHED_INFERENCE, InferenceParams, ModelParams
+from comics.params import ModelParams
 from comics.weights.names import recognise
 from comics.weights.transfer import transfer
 
@@ -70,7 +70,7 @@ def ellipses(boxes: list[list[int]]) -> Target:
 @pytest.fixture(scope="module")
 def detector():
     model = ModelParams(backbone="resnet18", fpn_channels=32, head_channels=32, head_convs=2, mask_channels=32)
-    detector = build("solov2", model, 2, InferenceParams(**PUBLISHED_INFERENCE["solov2"]))
+    detector = build("solov2", model, 2)
     taken, report = transfer(detector, "solov2", recognise({"model": weights()}, "published"))
     assert len(report.of("used")) == len(PUBLISHED["parameters"])
     detector.load_state_dict(taken, strict=False)

@@ -13,6 +13,7 @@ from comics.detectors import build
 from comics.detectors.backbone import STRIDES, ResNetBody, build_extractor, conv_norm, level_shapes
 from comics.errors import UserError
 from comics.params import ModelParams
+from comics.weights.transfer import load_into
 
 
 def stir(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -100,7 +101,8 @@ def test_images_must_be_padded():
 def test_weights_from_a_file(tmp_path):
     state = models.resnet18(weights=None).state_dict()
     torch.save(state, tmp_path / "r18.pth")
-    detector = build("blendmask", ModelParams(backbone="resnet18", weights=str(tmp_path / "r18.pth")))
+    detector = build("blendmask", ModelParams(backbone="resnet18"))
+    load_into(detector, "blendmask", tmp_path / "r18.pth")
     assert torch.equal(detector.extractor.body.layer3[0].conv1.weight, state["layer3.0.conv1.weight"])
 
 
@@ -108,7 +110,7 @@ def test_a_file_that_is_no_weights(tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     for path in (tmp_path / "text.pth", tmp_path / "absent.pth"):
         with pytest.raises(UserError, match=path.name):
-            build("blendmask", ModelParams(backbone="resnet18", weights=str(path)))
+            load_into(build("blendmask", ModelParams(backbone="resnet18")), "blendmask", path)
 
 
 def test_imagenet_weights_are_torchvisions(monkeypatch):

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from comics.data.loading.batches import Batch
 from comics.detectors import NAMES, Detector, LevelProposals, Prediction
-from comics.detectors.base import _BUILDERS, register
+from comics.detectors.base import _CLASSES, register
 from comics.model import Comics
-from comics.params import ResolvedRun, load
+from comics.params import ResolvedRun, detectors, load
 
 ROOT = Path(__file__).parents[2]
 ALL = ["attention", "coarse", "fine"]
@@ -52,6 +52,10 @@ class FakeDetector(Detector):
         self.score = nn.Conv2d(6, 2, 1)
         self.mask = nn.Conv2d(6, 5, 1)
         self.calls = {"heads": 0, "propose": 0}
+
+    @classmethod
+    def from_params(cls, params: Any, settings: Any, num_classes: int, inference: Any) -> FakeDetector:
+        return cls()
 
     def forward_heads(self, features: list[Tensor]) -> FakeOutputs:
         self.calls["heads"] += 1
@@ -91,9 +95,9 @@ class FakeDetector(Detector):
 
 @pytest.fixture(autouse=True)
 def fake_detector():
-    register("fake")(lambda params, classes, inference: FakeDetector())
+    register("fake")(FakeDetector)
     yield
-    del _BUILDERS["fake"]
+    del _CLASSES["fake"], detectors._registered["fake"]
 
 
 def run_of(components: list[str], detector: str = "fake", **objective: Any) -> ResolvedRun:

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from comics.cli import app
 from comics.detectors import build
 from comics.errors import UserError
-from comics.params import ModelParams
+from comics.model import Comics
+from comics.params import ModelParams, load
 from comics.weights.export import export_model
 from comics.weights.transfer import load_into, read, transfer
 
@@ -315,7 +316,8 @@ def test_an_imported_backbone_computes_what_the_file_means(tmp_path, form):
             if key.endswith(("running_mean", "running_var")):
                 names[key] = torch.full_like(names[key], float(key.endswith("var")))
     file = save_pickle(tmp_path / "R-50.pkl", content)
-    detector = build("blendmask", ModelParams(weights=str(file)), 2).eval()
+    detector = build("blendmask", ModelParams(), 2).eval()
+    load_into(detector, "blendmask", file)
     generator = torch.Generator().manual_seed(1)
     image = torch.randint(0, 256, (1, 3, 64, 96), generator=generator).float()  # RGB
     if form == "torchvision":
@@ -400,6 +402,13 @@ def run(*words: object):
     return CliRunner().invoke(app(), [str(word) for word in words])
 
 
+def with_weights(file):
+    """The run `blendmask` of the tests' sizes, its initial weights from `file`."""
+    run = load(Path(__file__).parents[2] / "params.yaml").resolve("blendmask")
+    model = SMALL.model_copy(update={"weights": str(file)})
+    return run.model_copy(update={"params": run.params.model_copy(update={"model": model})})
+
+
 def test_import_then_train_from_it(tmp_path):
     """The command's file goes into `weights:` of a model and sets what the first file set."""
     names = detectron2_resnet("resnet18", "")
@@ -413,9 +422,11 @@ def test_import_then_train_from_it(tmp_path):
     assert '"channel_order": "bgr"' in Path(f"{output}.report.json").read_text()
 
     torch.manual_seed(3)
-    direct = build("blendmask", SMALL.model_copy(update={"weights": str(file)}), 2)
+    direct = build("blendmask", SMALL, 2)
+    load_into(direct, "blendmask", file)
     torch.manual_seed(3)
-    through = build("blendmask", SMALL.model_copy(update={"weights": str(output)}), 2)
+    through = Comics(with_weights(output)).detector
+    assert direct.state_dict().keys() == through.state_dict().keys()
     for key, value in direct.state_dict().items():
         assert torch.equal(value, through.state_dict()[key]), key
     assert bool(through.extractor.body.stride_in_1x1)

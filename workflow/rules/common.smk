@@ -49,7 +49,7 @@ def resolved(wildcards):
 
 def prepared_for(wildcards):
     """What a detector needs from the training split before it is trained."""
-    return f"data/{PARAMS.dataset}/mask_codec.npz" if resolved(wildcards).detector == "meinst" else []
+    return [f"data/{PARAMS.dataset}/{name}" for name in resolved(wildcards).model.settings.prepared]
 
 
 def annotations(split):
