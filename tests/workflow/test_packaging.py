@@ -47,7 +47,7 @@ def imported(*folders: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules.add(node.module.split(".")[0])
     distributions = packages_distributions()
-    outside = modules - own - sys.stdlib_module_names
+    outside = modules - own - sys.stdlib_module_names - {"pydantic_core"}  # pydantic pins it, and documents its errors
     return {canonicalize_name(distributions.get(module, [module])[0]) for module in outside}
 
 
