@@ -17,10 +17,13 @@ EngineOption = Annotated[str, typer.Option(help="hotcoco, or pycocotools: the sl
 def evaluate(
     ground_truth: Annotated[Path, typer.Argument(metavar="GT.json", help="COCO ground truth.")],
     detections: Annotated[Path, typer.Argument(metavar="DETECTIONS.json", help="COCO results.")],
-    output: Annotated[Path, typer.Option(help="CSV to write.")],
+    output: Annotated[Path | None, typer.Option(help="CSV to write as well.")] = None,
     engine: EngineOption = "hotcoco",
     resamples: Annotated[
-        int | None, typer.Option("--bootstrap", min=1, help="Resamples of images; writes OUTPUT's .intervals.csv.")
+        int | None,
+        typer.Option(
+            "--bootstrap", min=1, help="Resamples of images, for 95 % intervals; with --output in .intervals.csv."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     details: Annotated[
@@ -29,11 +32,13 @@ def evaluate(
             help="Folder for scores by face size and faces in the image, curves, confusion and kinds of error."
         ),
     ] = None,
+    verdicts: Annotated[bool, typer.Option(help="Judge faces, images and pixels, too.")] = True,
 ) -> None:
-    """Average precision and oLRP of boxes and masks, by class."""
+    """Average precision, oLRP, and verdicts on faces, images and pixels, of anybody's detections in COCO's format."""
     from dataclasses import astuple
 
-    from comics.evaluation import bootstrap, match_tasks, score, write_scores
+    from comics.evaluation import bootstrap, judged, match_tasks, score, write_scores
+    from comics.evaluation.printing import as_text
     from comics.evaluation.scores import read_inputs, tasks_of, write_table
     from comics.provenance import made_by, require_intact, write_sidecar
 
@@ -42,12 +47,18 @@ def evaluate(
     truth, found = read_inputs(ground_truth, detections)
     detailed = resamples is not None or details is not None
     matched = match_tasks(truth, found, tasks_of(truth, found), engine, detailed=detailed)
-    write_scores(output, score(truth, matched))
-    write_sidecar(output, fields)
-    print(output)
+    if verdicts:
+        matched = judged(truth, found, matched, engine)
+    scores, intervals = score(truth, matched), None
     if resamples is not None:
         with bars() as progress:
             _, intervals = bootstrap(truth, matched, resamples, seed, progress)
+    print(as_text(scores, intervals))
+    if output is not None:
+        write_scores(output, scores)
+        write_sidecar(output, fields)
+        print(output)
+    if output is not None and intervals is not None:
         path = output.with_suffix(".intervals.csv")
         write_table(path, ["task", "class", "metric", "value", "low", "high"], map(astuple, intervals))
         write_sidecar(path, {**fields, "bootstrap": resamples, "bootstrap_seed": seed})
@@ -66,22 +77,41 @@ def compare(
     output: Annotated[Path | None, typer.Option(help="CSV to write as well.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Resamples of images, and as many permutations.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of both.")] = 0,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", help="To compare; may be given again. [default: AP, oLRP]")
+    ] = None,
     engine: EngineOption = "hotcoco",
 ) -> None:
-    """Is A better than B? Paired differences with 95 % intervals, and p-values of a permutation test, for AP and oLRP."""
+    """Is A better than B? Paired differences with 95 % intervals, and p-values of a permutation test."""
     from dataclasses import astuple
 
     from rich.console import Console
     from rich.table import Table
 
+    from comics.errors import UserError, did_you_mean
+    from comics.evaluation import METRICS
     from comics.evaluation import compare as paired
+    from comics.evaluation.resampling import COMPARED
     from comics.evaluation.scores import write_table
     from comics.provenance import require_intact
 
     for detections in (first, second):
         require_intact(detections, _CHANGED)
+    for metric in metrics or ():
+        if metric not in METRICS or metric == "oLRP_threshold":
+            raise UserError(f"--metric: there is no metric '{metric}'.", did_you_mean(metric, METRICS))
+    wanted = metrics or list(COMPARED)
     with bars() as progress:
-        differences = paired(ground_truth, first, second, samples=samples, seed=seed, engine=engine, progress=progress)
+        differences = paired(
+            ground_truth,
+            first,
+            second,
+            samples=samples,
+            seed=seed,
+            engine=engine,
+            metrics=wanted,
+            progress=progress,
+        )
     table = Table("task", "metric", "A", "B", "A - B", "95 % interval", "p")
     for one in differences:
         table.add_row(

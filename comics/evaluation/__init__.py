@@ -1,4 +1,4 @@
-"""Average precision and oLRP of detections and masks, against COCO ground truth.
+"""Average precision, oLRP and verdict metrics of detections and masks, against COCO ground truth.
 
 >>> from comics.evaluation import evaluate
 >>> scores = evaluate("annotations.json", "detections.json")
@@ -8,6 +8,7 @@ Plain functions over numpy arrays; nothing here imports a deep learning framewor
 """
 
 from comics.evaluation.inputs import Detections, GroundTruth, read_detections, read_ground_truth
+from comics.evaluation.judging import judged
 from comics.evaluation.lrp import Lrp, lrp_curve, optimal_lrp
 from comics.evaluation.matching import Matched, Matches, match, match_tasks
 from comics.evaluation.resampling import Difference, Interval, PairedTests, bootstrap, compare
@@ -40,6 +41,7 @@ __all__ = [
     "bootstrap",
     "compare",
     "evaluate",
+    "judged",
     "lrp_curve",
     "match",
     "match_tasks",

@@ -55,6 +55,8 @@ class GroundTruth:
         crowd: (A,) bool.
         masks: (A) run lengths as text, of polygons too; None where the annotations have none. Without an annotation
             there is every task to evaluate.
+        videos: (I,) number of the video that each image is of, from 0; None where the images have no `video_id`.
+        tracks: (A,) `track_id` of each annotation; None where they have none.
     """
 
     name: str
@@ -68,6 +70,8 @@ class GroundTruth:
     boxes: Floats | None
     crowd: Bools
     masks: Texts | None
+    videos: Ints | None = None
+    tracks: Ints | None = None
 
     def objects(self, category: int, area: tuple[float, float] = (0.0, np.inf)) -> Ints:
         """(I,) number of objects of a category in each image; crowd regions and areas out of range are none."""
@@ -132,7 +136,7 @@ def _ground_truth(name: str, content: Any) -> GroundTruth:
             f"{name}: not COCO ground truth, which is an object with lists of images, annotations and categories.",
             "These look like detections: is the order of the arguments right?" if swapped else "",
         )
-    image_ids, image_sizes = _images(name, content["images"])
+    image_ids, image_sizes, videos = _images(name, content["images"])
     categories = _categories(name, content["categories"])
     entries = content["annotations"]
     check = _Checker(name, "annotations", entries)
@@ -160,6 +164,8 @@ def _ground_truth(name: str, content: Any) -> GroundTruth:
         boxes=boxes,
         crowd=np.array(crowds, bool),
         masks=check.annotation_masks(image_sizes[images]),
+        videos=videos,
+        tracks=check.optional_integers("track_id"),
     )
 
 
@@ -209,8 +215,8 @@ def _read(source: Source, layout: Any, checked: Callable[[str, Any], Checked]) -
     return checked(str(source), read_json(source))
 
 
-def _images(name: str, entries: list[Any]) -> tuple[Ints, Ints]:
-    """Ids, ascending, and sizes (height, width)."""
+def _images(name: str, entries: list[Any]) -> tuple[Ints, Ints, Ints | None]:
+    """Ids, ascending, sizes (height, width), and the numbers of the videos, if there are any."""
     check = _Checker(name, "images", entries)
     check.objects()
     ids = check.integers("id")
@@ -221,7 +227,10 @@ def _images(name: str, entries: list[Any]) -> tuple[Ints, Ints]:
             sizes[:, column] = check.integers(field)
             check.no(field, sizes[:, column] < 1, "not positive")
     order = np.argsort(ids)
-    return ids[order], sizes[order]
+    videos = check.optional_integers("video_id")
+    if videos is not None:
+        videos = np.unique(videos, return_inverse=True)[1].reshape(-1)[order]
+    return ids[order], sizes[order], videos
 
 
 def _categories(name: str, entries: list[Any]) -> dict[int, str]:
@@ -291,6 +300,12 @@ class _Checker:
         except OverflowError:
             self.no(field, [abs(value) >= 2**63 for value in values], "too large")
             raise
+
+    def optional_integers(self, field: str) -> Ints | None:
+        """(N,) a field that all entries have, as integers, or None where none of them has it."""
+        if not self.entries or not self.all_or_none(field):
+            return None
+        return self.integers(field)
 
     def members(self, field: str, known: Ints, why: str) -> Ints:
         """(N,) index into `known`, ascending, of a field that must be one of them."""

@@ -47,6 +47,7 @@ class Annotation(Struct, gc=False):
     iscrowd: int = 0
     bbox: Box | UnsetType = UNSET
     segmentation: RunLengths | Polygons | UnsetType = UNSET
+    track_id: int | UnsetType = UNSET
 
 
 class Image(Struct, gc=False):
@@ -55,6 +56,7 @@ class Image(Struct, gc=False):
     id: int
     height: int | UnsetType = UNSET
     width: int | UnsetType = UNSET
+    video_id: int | UnsetType = UNSET
 
 
 class Category(Struct, gc=False):

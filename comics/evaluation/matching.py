@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comics.errors import UserError, did_you_mean
+from comics.evaluation.classification import Points
 from comics.evaluation.inputs import Detections, GroundTruth, collection_paused
 from comics.evaluation.lrp import TAU
 from comics.evaluation.verdicts import paired_ious
@@ -101,10 +102,12 @@ class Matched:
     Attributes:
         precision: (10 IoU thresholds, 101 recall thresholds, K classes, A areas); -1 where there is no object.
         classes: category id -> its matches.
+        verdicts: what is judged real or forged, by kind (`comics.evaluation.judging`); empty where nothing is.
     """
 
     precision: Floats
     classes: dict[int, Matches]
+    verdicts: Mapping[str, Points] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ def _ious(truth: GroundTruth, found: Detections, task: Task, engine: str, pairs:
     else:
         assert found.masks is not None
         assert truth.masks is not None
-        mask_iou = _rle(engine).iou
+        mask_iou = mask_library(engine).iou
         sizes = truth.image_sizes[found.images[ours]].tolist()
         values = np.empty(len(keys))
         for index, (size, one, other) in enumerate(zip(sizes, found.masks[ours], truth.masks[theirs], strict=True)):
@@ -222,7 +225,7 @@ def _ious(truth: GroundTruth, found: Detections, task: Task, engine: str, pairs:
     return ious
 
 
-def _rle(engine: str) -> Any:
+def mask_library(engine: str) -> Any:
     """The functions on run lengths of a library."""
     if engine == "pycocotools":
         from pycocotools import mask

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from comics.errors import UserError
-from comics.evaluation.inputs import GroundTruth, Source, read_detections, read_ground_truth
+from comics.evaluation.classification import VERDICT_METRICS, pooled, verdict_scores
+from comics.evaluation.inputs import Detections, GroundTruth, Ints, Source, read_detections, read_ground_truth
+from comics.evaluation.judging import judged
 from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
 from comics.evaluation.precision import average_precisions
 from comics.evaluation.scores import ALL, METRICS, TASKS, Scores, average, lrp_errors, score, tasks_of
@@ -22,7 +24,7 @@ from comics.progress import Progress, silent, told
 
 CONFIDENCE = 0.95
 COMPARED = ("AP", "oLRP")
-"""The metrics of a paired comparison."""
+"""The metrics of a paired comparison, unless it is told others: any that all classes together have."""
 
 Row = dict[str, float]
 
@@ -67,18 +69,29 @@ def class_scores(truth: GroundTruth, matched: Matched, counts: Floats) -> dict[s
         matched: detailed matches.
         counts: (I,) multiplicities.
     """
-    rows = {
+    rows = _class_scores(truth, matched, counts)
+    return {ALL: average(rows.values()) | verdict_scores(matched.verdicts, counts), **rows}
+
+
+def _class_scores(truth: GroundTruth, matched: Matched, counts: Floats) -> dict[str, Row]:
+    return {
         name: {**average_precisions(matched.classes[category], counts), **lrp_errors(matched.classes[category], counts)}
         for category, name in truth.categories.items()
     }
-    return {ALL: average(rows.values()), **rows}
 
 
-def draws(images: int, samples: int, seed: int) -> Iterator[Floats]:
-    """`samples` times (I,): how often each image is drawn."""
+def draws(images: int, samples: int, seed: int, clusters: Ints | None = None) -> Iterator[Floats]:
+    """`samples` times (I,): how often each image is drawn; images of a cluster, numbered from 0 in `clusters` (I,), together."""
     rng = np.random.default_rng(seed)
+    number = images if clusters is None else int(clusters.max()) + 1
     for _ in range(samples):
-        yield np.bincount(rng.integers(images, size=images), minlength=images).astype(np.float64)
+        counts = np.bincount(rng.integers(number, size=number), minlength=number).astype(np.float64)
+        yield counts if clusters is None else counts[clusters]
+
+
+def drawn(truth: GroundTruth, samples: int, seed: int) -> Iterator[Floats]:
+    """`draws` of the images of `truth`: of whole videos, where images belong to videos."""
+    return draws(len(truth.image_ids), samples, seed, truth.videos)
 
 
 def interval(values: Floats) -> tuple[float, float]:
@@ -111,7 +124,7 @@ def bootstrap(
     for task, of_task in matched.items():
         resampled = [
             [rows[cls].get(metric, np.nan) for cls in scores.classes for metric in METRICS]
-            for counts in told(draws(len(truth.image_ids), samples, seed), samples, progress, f"Resample {task}")
+            for counts in told(drawn(truth, samples, seed), samples, progress, f"Resample {task}")
             for rows in [class_scores(truth, of_task, counts)]
         ]
         columns = iter(np.array(resampled).T)
@@ -132,9 +145,10 @@ def compare(
     seed: int = 0,
     engine: str = "hotcoco",
     tasks: Iterable[Task] | None = None,
+    metrics: Sequence[str] = COMPARED,
     progress: Progress = silent,
 ) -> list[Difference]:
-    """Paired comparison of two results on the same images: AP and oLRP of all classes together.
+    """Paired comparison of two results on the same images, of all classes together.
 
     The interval is the bootstrap's, both drawn alike. The p-value is a permutation test's: if the two were alike, nothing
     would change by swapping their detections of any image. It is the share of random swaps with a difference at least as
@@ -147,6 +161,7 @@ def compare(
         seed: of both.
         engine: the library that matches.
         tasks: those to compare; all that are defined for both when None.
+        metrics: those to compare, of `scores.METRICS`; what a task does not define is NaN.
         progress: told of the resamples, then of the swaps.
 
     Raises:
@@ -157,14 +172,22 @@ def compare(
     found = [read_detections(source, truth) for source in (first, second)]
     both: list[Task] = [task for task in tasks_of(truth, found[0]) if task in tasks_of(truth, found[1])]
     wanted = both if tasks is None else [task for task in both if task in set(tasks)]
-    one, other = (match_tasks(truth, source, wanted, engine, detailed=True, areas=("all",)) for source in found)
+    one, other = (matched_for(truth, source, wanted, metrics, engine) for source in found)
     return [
         difference
         for task in wanted
         for difference in compare_matched(
-            truth, task, one[task], other[task], samples=samples, seed=seed, progress=progress
+            truth, task, one[task], other[task], samples=samples, seed=seed, metrics=metrics, progress=progress
         )
     ]
+
+
+def matched_for(
+    truth: GroundTruth, found: Detections, tasks: Sequence[Task], metrics: Sequence[str], engine: str = "hotcoco"
+) -> dict[Task, Matched]:
+    """What `metrics` are computed from: matches of all areas, verdicts where one is asked for."""
+    matched = match_tasks(truth, found, tasks, engine, detailed=True, areas=("all",))
+    return judged(truth, found, matched, engine) if set(metrics) & set(VERDICT_METRICS) else matched
 
 
 def compare_matched(
@@ -175,20 +198,21 @@ def compare_matched(
     *,
     samples: int,
     seed: int,
+    metrics: Sequence[str] = COMPARED,
     progress: Progress = silent,
 ) -> list[Difference]:
     """`compare`, of matches."""
-    observed = [compared_scores(truth, one, np.ones(len(truth.image_ids))) for one in (first, second)]
+    observed = [compared_scores(truth, one, np.ones(len(truth.image_ids)), metrics) for one in (first, second)]
     resampled = np.array(
         [
-            compared_scores(truth, first, counts) - compared_scores(truth, second, counts)
-            for counts in told(draws(len(truth.image_ids), samples, seed), samples, progress, f"Resample {task}")
+            compared_scores(truth, first, counts, metrics) - compared_scores(truth, second, counts, metrics)
+            for counts in told(drawn(truth, samples, seed), samples, progress, f"Resample {task}")
         ]
     )
-    p = _permutation_test(truth, task, first, second, observed[0] - observed[1], samples, seed, progress)
+    p = _permutation_test(truth, task, first, second, observed[0] - observed[1], samples, seed, metrics, progress)
     return [
         Difference(task, metric, one, other, one - other, *interval(resampled[:, index]), p[metric])
-        for index, (metric, one, other) in enumerate(zip(COMPARED, *map(np.ndarray.tolist, observed), strict=True))
+        for index, (metric, one, other) in enumerate(zip(metrics, *map(np.ndarray.tolist, observed), strict=True))
     ]
 
 
@@ -200,21 +224,30 @@ def _permutation_test(
     observed: Floats,
     samples: int,
     seed: int,
+    metrics: Sequence[str] = COMPARED,
     progress: Progress = silent,
 ) -> Row:
-    """Metric of `COMPARED` -> p-value of its `observed` difference; NaN where that is."""
-    pooled = Matched(first.precision, {key: _pooled(first.classes[key], second.classes[key]) for key in first.classes})
-    swapped = np.empty((samples, len(COMPARED)))
+    """Metric of `metrics` -> p-value of its `observed` difference; NaN where that is."""
+    images = len(truth.image_ids)
+    both = Matched(
+        first.precision,
+        {key: _pooled(first.classes[key], second.classes[key]) for key in first.classes},
+        {kind: pooled(first.verdicts[kind], second.verdicts[kind], images) for kind in first.verdicts},
+    )
+    clusters = np.arange(images) if truth.videos is None else truth.videos
+    swapped = np.empty((samples, len(metrics)))
     rng = np.random.default_rng((seed, 1))
     for index in told(range(samples), samples, progress, f"Swap {task}"):
-        own = (rng.random(len(truth.image_ids)) < 0.5).astype(np.float64)
-        # In `pooled` there are twice the images; each is there once, with the detections of one of the two.
+        own = (rng.random(int(clusters.max()) + 1) < 0.5).astype(np.float64)[clusters]
+        # In `both` there are twice the images; each is there once, with the detections of one of the two.
         halves = np.concatenate([own, 1 - own])
-        swapped[index] = compared_scores(truth, pooled, halves) - compared_scores(truth, pooled, 1 - halves)
+        swapped[index] = compared_scores(truth, both, halves, metrics) - compared_scores(
+            truth, both, 1 - halves, metrics
+        )
     # Swaps that change nothing must count as at least as large, whatever the rounding.
     extreme = (np.abs(swapped) >= np.abs(observed) - 1e-12).sum(axis=0)
     p = np.where(np.isnan(observed), np.nan, (1 + extreme) / (1 + samples))
-    return dict(zip(COMPARED, p.tolist(), strict=True))
+    return dict(zip(metrics, p.tolist(), strict=True))
 
 
 class PairedTests:
@@ -223,6 +256,7 @@ class PairedTests:
     Args:
         ground_truth: a COCO file.
         tasks: those that will be asked for.
+        metrics: those to compare.
         samples: swaps.
         seed: of the swaps.
 
@@ -231,11 +265,17 @@ class PairedTests:
     """
 
     def __init__(
-        self, ground_truth: Source, tasks: Sequence[Task] = TASKS, *, samples: int = 1000, seed: int = 0
+        self,
+        ground_truth: Source,
+        tasks: Sequence[Task] = TASKS,
+        metrics: Sequence[str] = COMPARED,
+        *,
+        samples: int = 1000,
+        seed: int = 0,
     ) -> None:
         self.truth = read_ground_truth(ground_truth)
         require_samples(self.truth, samples)
-        self.tasks, self.samples, self.seed = tasks, samples, seed
+        self.tasks, self.metrics, self.samples, self.seed = tasks, metrics, samples, seed
         self.scored: dict[str, dict[Task, tuple[Matched, Floats]]] = {}
 
     def __call__(self, first: Source, second: Source, task: Task) -> Row:
@@ -245,17 +285,19 @@ class PairedTests:
             UserError: a file is not usable.
         """
         (one, of_one), (other, of_other) = self._scored(first, task), self._scored(second, task)
-        return _permutation_test(self.truth, task, one, other, of_one - of_other, self.samples, self.seed)
+        difference = of_one - of_other
+        return _permutation_test(self.truth, task, one, other, difference, self.samples, self.seed, self.metrics)
 
     def _scored(self, source: Source, task: Task) -> tuple[Matched, Floats]:
         key = str(source)
         if key not in self.scored:
             found = read_detections(source, self.truth)
             tasks = [one for one in tasks_of(self.truth, found) if one in self.tasks]
-            matched = match_tasks(self.truth, found, tasks, detailed=True, areas=("all",))
+            matched = matched_for(self.truth, found, tasks, self.metrics)
             once = np.ones(len(self.truth.image_ids))
             self.scored[key] = {
-                one: (of_task, compared_scores(self.truth, of_task, once)) for one, of_task in matched.items()
+                one: (of_task, compared_scores(self.truth, of_task, once, self.metrics))
+                for one, of_task in matched.items()
             }
         if task not in self.scored[key]:
             raise UserError(f"{source}: has nothing to compare in {task}.")
@@ -270,10 +312,12 @@ def require_samples(truth: GroundTruth, samples: int) -> None:
         raise UserError(f"{truth.name}: has no images to draw.")
 
 
-def compared_scores(truth: GroundTruth, matched: Matched, counts: Floats) -> Floats:
-    """`COMPARED` metrics of all classes together."""
-    row = class_scores(truth, matched, counts)[ALL]
-    return np.array([row[metric] for metric in COMPARED])
+def compared_scores(truth: GroundTruth, matched: Matched, counts: Floats, metrics: Sequence[str] = COMPARED) -> Floats:
+    """`metrics` of all classes together."""
+    row = verdict_scores(matched.verdicts, counts, [metric for metric in metrics if metric in VERDICT_METRICS])
+    if any(metric not in row for metric in metrics):
+        row |= average(_class_scores(truth, matched, counts).values())
+    return np.array([row[metric] for metric in metrics])
 
 
 def _pooled(first: Matches, second: Matches) -> Matches:

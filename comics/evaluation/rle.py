@@ -57,13 +57,42 @@ def pixels(counts: Sequence[str | bytes | Sequence[int]]) -> NDArray[np.int64]:
     return totals
 
 
-def _pixels(codes: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`pixels` of texts of `lengths` (N,) whose characters are `codes`, decoded together."""
-    totals = np.zeros(len(lengths), np.int64)
-    filled = np.flatnonzero(lengths)
-    if not len(filled):
-        return totals
-    ends = np.cumsum(lengths)[filled]
+def inside(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The runs inside of masks: the number (R,) of the mask, and the first place (R,) and the one behind (R,), counted down
+    the columns.
+
+    Args:
+        texts: checked run lengths.
+    """
+    lengths = np.array([len(text) for text in texts], np.int64)
+    none = np.zeros(0, np.int64)
+    if not lengths.any():
+        return none, none, none
+    value, first, _ = _values(np.frombuffer("".join(texts).encode("latin-1"), np.uint8), lengths[lengths > 0])
+    masks = np.flatnonzero(lengths)
+    counts = np.diff(first, append=len(value))
+    place = np.arange(len(value)) - np.repeat(first, counts)
+    lead = value[first]
+    value[first] = 0
+    # From the start of its own mask, every other value adds up to a run; the lanes of all masks go on from each other.
+    lanes = np.zeros((2, len(value)), np.int64)
+    lanes[place % 2, np.arange(len(value))] = value
+    lanes = lanes.cumsum(axis=1)
+    before = np.concatenate([np.zeros((2, 1), np.int64), lanes], axis=1)[:, first]
+    runs = lanes[place % 2, np.arange(len(value))] - np.repeat(before, counts, axis=1)[place % 2, np.arange(len(value))]
+    runs[first] = lead
+    ends = runs.cumsum()
+    ends -= np.repeat(np.concatenate([[0], ends])[first], counts)
+    odd = np.flatnonzero(place % 2)
+    odd = odd[runs[odd] > 0]
+    return np.repeat(masks, counts)[odd], ends[odd - 1], ends[odd]
+
+
+def _values(
+    codes: NDArray[np.uint8], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.bool_]]:
+    """The values that texts of positive `lengths` (N,) write, the first (N,) of each, and which (N,) are malformed."""
+    ends = np.cumsum(lengths)
     starts = np.concatenate([[0], ends[:-1]])
     group = codes - np.uint8(48)  # characters below 48 wrap to above 63
     last = (group & 32) == 0
@@ -80,6 +109,16 @@ def _pixels(codes: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.
     for back in range(1, 8):
         value[longer] = (value[longer] << 5) | (group[stops[longer] - back] & 31)
         longer = longer[width[longer] > back + 1]
+    return value, first, malformed
+
+
+def _pixels(codes: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`pixels` of texts of `lengths` (N,) whose characters are `codes`, decoded together."""
+    totals = np.zeros(len(lengths), np.int64)
+    filled = np.flatnonzero(lengths)
+    if not len(filled):
+        return totals
+    value, first, malformed = _values(codes, lengths[filled])
 
     # Runs: the first stands for itself; the others add up over every other place, from the start of their own mask. Places
     # are added up in two lanes through all masks; what a mask's runs begin from is then taken off.

@@ -1,4 +1,4 @@
-"""Average precision and oLRP of every class and task, as a table."""
+"""Average precision, oLRP and verdict metrics of every class and task, as a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any, get_args
 
 import numpy as np
 
+from comics.evaluation.classification import VERDICT_METRICS, verdict_scores
 from comics.evaluation.inputs import ALL, Detections, GroundTruth, Source, read_detections, read_ground_truth
+from comics.evaluation.judging import judged
 from comics.evaluation.lrp import optimal_lrp
 from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
 from comics.evaluation.precision import AP_METRICS
@@ -21,7 +23,7 @@ from comics.score_files import read_score_file
 
 TASKS: tuple[Task, ...] = get_args(Task)
 LRP_METRICS = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "oLRP_threshold")
-METRICS = (*AP_METRICS, *LRP_METRICS)
+METRICS = (*AP_METRICS, *LRP_METRICS, *VERDICT_METRICS)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def evaluate(
     *,
     engine: str = "hotcoco",
 ) -> Scores:
-    """Average precision and oLRP of boxes and masks.
+    """Average precision, oLRP and verdict metrics of boxes and masks.
 
     A task is left undefined when the detections, or the ground truth, have nothing of its kind.
 
@@ -66,7 +68,7 @@ def evaluate(
         UserError: an input is not usable; the message names it and its first offending entry.
     """
     truth, found = read_inputs(ground_truth, detections)
-    return score(truth, match_tasks(truth, found, tasks_of(truth, found), engine))
+    return score(truth, judged(truth, found, match_tasks(truth, found, tasks_of(truth, found), engine), engine))
 
 
 def read_inputs(
@@ -97,7 +99,8 @@ def score(truth: GroundTruth, matched: Mapping[Task, Matched]) -> Scores:
                     **_library_precisions(matched[task].precision[:, :, index]),
                     **lrp_errors(matched[task].classes[category]),
                 }
-        by_class = {ALL: average(by_class.values()), **by_class}
+        verdicts = verdict_scores(matched[task].verdicts) if task in matched else {}
+        by_class = {ALL: average(by_class.values()) | verdicts, **by_class}
         for cls, row in by_class.items():
             values |= {(task, cls, metric): row.get(metric, np.nan) for metric in METRICS}
     return Scores((ALL, *names), values)
@@ -129,10 +132,10 @@ def lrp_errors(matches: Matches, counts: Floats | None = None, area: int = 0) ->
 
 
 def average(classes: Any) -> dict[str, float]:
-    """Metric -> mean over the classes that define it. Thresholds belong to a class and have no mean."""
+    """Metric -> mean over the classes that define it. Thresholds belong to a class and have no mean; verdicts to no class."""
     rows: list[dict[str, float]] = list(classes)
     means = {}
-    for metric in METRICS[:-1]:
+    for metric in (*AP_METRICS, *LRP_METRICS[:-1]):
         defined = [value for row in rows if not np.isnan(value := row.get(metric, np.nan))]
         means[metric] = sum(defined) / len(defined) if defined else np.nan
     return means

@@ -15,8 +15,8 @@ import numpy as np
 
 from comics.errors import UserError
 from comics.evaluation.inputs import Source, read_detections, read_ground_truth
-from comics.evaluation.matching import Floats, Task, match_tasks
-from comics.evaluation.resampling import COMPARED, compared_scores, draws, interval, require_samples
+from comics.evaluation.matching import Floats, Task
+from comics.evaluation.resampling import COMPARED, compared_scores, drawn, interval, matched_for, require_samples
 from comics.evaluation.scores import tasks_of
 from comics.progress import Progress, silent
 
@@ -65,9 +65,10 @@ def compare_runs(
     seed: int = 0,
     engine: str = "hotcoco",
     tasks: Iterable[Task] = ("detection", "segmentation"),
+    metrics: Sequence[str] = COMPARED,
     progress: Progress = silent,
 ) -> list[Gain]:
-    """AP and oLRP of each run minus those of the baseline, both means over their seeds.
+    """Each run minus the baseline, both means over their seeds, of all classes together.
 
     With three seeds the interval is a little narrow: drawing from K values shows (K - 1) / K of their variance.
 
@@ -79,6 +80,7 @@ def compare_runs(
         seed: of the draws.
         engine: the library that matches.
         tasks: those to compare, where baseline and run both have them.
+        metrics: those to compare, of `scores.METRICS`.
         progress: told of the runs.
 
     Raises:
@@ -87,7 +89,7 @@ def compare_runs(
     truth = read_ground_truth(ground_truth)
     require_samples(truth, samples)
     images = len(truth.image_ids)
-    drawn = [np.ones(images), *draws(images, samples, seed)]  # the first is what was observed
+    counted = [np.ones(images), *drawn(truth, samples, seed)]  # the first is what was observed
 
     def scored(sources: Sequence[Source], name: str) -> dict[Task, Floats]:
         """Task -> (seeds, metrics, 1 + samples)."""
@@ -97,8 +99,9 @@ def compare_runs(
         common = [task for task in tasks if all(task in tasks_of(truth, one) for one in found)]
         of_seeds: dict[Task, list[Floats]] = {task: [] for task in common}
         for one in found:
-            for task, matched in match_tasks(truth, one, common, engine, detailed=True, areas=("all",)).items():
-                of_seeds[task].append(np.stack([compared_scores(truth, matched, counts) for counts in drawn], axis=1))
+            for task, matched in matched_for(truth, one, common, metrics, engine).items():
+                scores = [compared_scores(truth, matched, counts, metrics) for counts in counted]
+                of_seeds[task].append(np.stack(scores, axis=1))
         return {task: np.stack(values) for task, values in of_seeds.items()}
 
     base = scored(baseline, "the baseline")
@@ -109,7 +112,7 @@ def compare_runs(
         for task, values in scored(sources, name).items():
             if task not in base:
                 continue
-            for index, metric in enumerate(COMPARED):
+            for index, metric in enumerate(metrics):
                 own, other = values[:, index], base[task][:, index]
                 low, high = interval(mean_difference(own[:, 1:], other[:, 1:], rng))
                 gains.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -11,11 +11,54 @@ from comics.params.datasets import Split
 
 TASKS = ("detection", "segmentation")
 
-METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN")
-
 Task = Literal["detection", "segmentation"]
 
-Metric = Literal["AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"]
+Metric = Literal[
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_S",
+    "AP_M",
+    "AP_L",
+    "oLRP",
+    "oLRP_Loc",
+    "oLRP_FP",
+    "oLRP_FN",
+    "face_AUC",
+    "face_EER",
+    "face_ACC",
+    "face_BACC",
+    "face_TPR1",
+    "face_TPR5",
+    "face_ECE",
+    "face_Brier",
+    "face_found",
+    "image_AUC",
+    "image_EER",
+    "image_ACC",
+    "image_F1",
+    "pixel_AUC",
+    "pixel_F1",
+    "pixel_IoU",
+    "pixel_F1_best",
+    "pixel_IoU_best",
+    "pixel_core_AUC",
+    "pixel_core_F1",
+    "pixel_core_IoU",
+    "pixel_core_F1_best",
+    "pixel_core_IoU_best",
+    "video_AUC",
+    "video_EER",
+    "video_ACC",
+    "video_F1",
+    "track_AUC",
+    "track_EER",
+    "track_ACC",
+    "track_BACC",
+]
+"""Average precision, oLRP, and the verdicts on faces, images, pixels, videos and tracks (docs/evaluation.md)."""
+
+METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class TableRow(Block):

@@ -24,8 +24,8 @@ from comics.report.tables import ALPHA, compared_metrics, table_params
 Test = Callable[[Path, Path, Task], dict[str, float]]
 """Detections of one run, of another, task -> p-value of the paired difference, by metric."""
 
-PairedTests = Callable[[Path, Sequence[Task]], Test]
-"""Ground truth, tasks -> the tests of detections of its images."""
+PairedTests = Callable[[Path, Sequence[Task], Sequence[str]], Test]
+"""Ground truth, tasks, metrics -> the tests of detections of its images."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def compare_table(
         if pair.split not in tests:
             # One split after the other: its detections fill the memory.
             truth = root / "data" / params.dataset / pair.split / "annotations.json"
-            tests = {pair.split: paired_tests(truth, table.tasks)}
+            tests = {pair.split: paired_tests(truth, table.tasks, compared_metrics(table))}
         first, second = (root / detections_path(compared[pair.split, run].run, pair.split) for run in key[2:])
         p_values[key] = tests[pair.split](first, second, pair.task)
     comparisons: list[dict[str, Any]] = [

@@ -35,18 +35,22 @@ _ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
-_METRIC = re.compile(r"\b(AP|oLRP)(?:_(\w+)|(50|75))\b")
+_METRIC = re.compile(
+    r"\b(?:(AP|oLRP)(?:_(\w+)|(50|75))"
+    r"|(face|image|pixel_core|pixel|video|track)_(AUC|EER|ACC|BACC|TPR[15]|ECE|Brier|F1|IoU|found)(_best)?)\b"
+)
 _MATH = re.compile(r"(\$[^$]+\$)")
 _GREEK = {"lambda": "λ", "tau": "τ", "alpha": "α", "beta": "β", "omega": "ω"}
 
 
 def higher_is_better(metric: str) -> bool:
-    """AP and its kin rise, oLRP and its parts are errors."""
-    return metric.startswith("AP")
+    """oLRP and its parts, EER, ECE and Brier score are errors; all others rise."""
+    return not (metric.startswith("oLRP") or metric.endswith(("_EER", "_ECE", "_Brier")))
 
 
 def _metric_tex(match: re.Match[str]) -> str:
-    return f"{match[1]}$_{{\\mathrm{{{match[2] or match[3]}}}}}$"
+    name, index = (match[1], match[2] or match[3]) if match[1] else (match[5], match[4] + (match[6] or ""))
+    return f"{name}$_{{\\mathrm{{{index.replace('_', chr(92) + ' ')}}}}}$"
 
 
 def tex(text: str) -> str:

@@ -16,7 +16,7 @@ from string import ascii_lowercase
 
 from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_text
-from comics.params import Metric, Params, TableParams
+from comics.params import METRICS, Params, TableParams
 from comics.provenance import require_intact
 from comics.report import reported
 from comics.report.results import Row, read_rows, runs_drawn
@@ -103,8 +103,10 @@ class Table:
         return [(task, metric) for task in self.params.tasks for metric in self.params.metrics]
 
 
-COMPARED: tuple[Metric, ...] = ("AP", "oLRP")
-"""The metrics by which rows are compared."""
+COMPARED: tuple[str, ...] = tuple(
+    metric for metric in METRICS if metric in ("AP", "oLRP") or not metric.startswith(("AP", "oLRP"))
+)
+"""The metrics by which rows are compared: not the parts of AP and oLRP."""
 
 ALPHA = 0.05
 """Differences with a p-value from this on are not significant."""
@@ -113,7 +115,7 @@ Similar = frozenset[tuple[str, str, str, str]]
 """(run, split, task, metric) of results that are not significantly different from the best of their column."""
 
 
-def compared_metrics(table: TableParams) -> list[Metric]:
+def compared_metrics(table: TableParams) -> list[str]:
     """The metrics of `table` by which its rows are compared; none where that is switched off."""
     return [metric for metric in COMPARED if table.compare and metric in table.metrics]
 

@@ -21,11 +21,14 @@ from comics.evaluation import (
     evaluate,
     lrp_curve,
     match,
+    match_tasks,
     optimal_lrp,
     read_detections,
     read_ground_truth,
     write_scores,
 )
+from comics.evaluation.classification import verdict_scores
+from comics.evaluation.judging import judged
 from comics.evaluation.lrp import TAU
 from comics.evaluation.resampling import class_scores
 
@@ -61,7 +64,8 @@ def test_olrp_is_that_of_plain_loops(seed: int) -> None:
 def test_counting_each_image_once_gives_the_librarys_precision(seed: int, engine: str, task: str) -> None:
     ground_truth, found = scene(seed)
     checked = read_ground_truth(ground_truth)
-    matched = match(checked, read_detections(found, checked), task, engine, detailed=True)
+    detections = read_detections(found, checked)
+    matched = judged(checked, detections, {task: match(checked, detections, task, engine, detailed=True)}, engine)[task]
     rows = class_scores(checked, matched, np.ones(len(checked.image_ids)))
     scores = evaluate(ground_truth, found, engine=engine)
     for cls in scores.classes:
@@ -91,7 +95,9 @@ def test_counting_an_image_twice_is_evaluating_it_twice(seed: int, counts: list[
                     repeated["annotations"].append(entry)
             repeated_found += [{**one, "image_id": new} for one in found if one["image_id"] == number]
     checked = read_ground_truth(ground_truth)
-    matched = match(checked, read_detections(found, checked), "detection", detailed=True)
+    detections = read_detections(found, checked)
+    of_tasks = judged(checked, detections, match_tasks(checked, detections, TASKS, detailed=True))
+    matched = of_tasks["detection"]
     # With an IoU of exactly tau LRP is the same with and without a face: which of its copies are kept is open.
     assume(not any((one.ious == TAU).any() for one in matched.classes.values()))
     rows = class_scores(checked, matched, np.array(counts, float))
@@ -101,6 +107,9 @@ def test_counting_an_image_twice_is_evaluating_it_twice(seed: int, counts: list[
             if metric in rows[cls]:
                 value = expected["detection", cls, metric]
                 assert rows[cls][metric] == pytest.approx(value, abs=1e-9, nan_ok=True), (cls, metric)
+    for metric, value in verdict_scores(of_tasks["segmentation"].verdicts, np.array(counts, float)).items():
+        expected_value = expected["segmentation", "all", metric]
+        assert value == pytest.approx(expected_value, abs=1e-9, nan_ok=True), metric
 
 
 def test_lrp_by_hand() -> None:
@@ -158,12 +167,13 @@ class TestCorners:
     def test_no_face_anywhere(self, engine: str) -> None:
         for found in ([], [detection(1, 1, FACE, 0.9)]):
             scores = evaluate(truth([], [1, 2]), found, engine=engine)
-            assert all(math.isnan(value) for value in scores.values.values())
+            assert all(math.isnan(value) for key, value in scores.values.items() if key[2] != "image_ACC")
+            assert scores["segmentation", "all", "image_ACC"] == 1  # images without a face are real
 
     def test_crowd_regions_alone(self, engine: str) -> None:
         for found in ([], [detection(1, 1, FACE, 0.9)]):
             scores = evaluate(truth([(1, 1, FACE)], [1], crowd=(0,)), found, engine=engine)
-            assert all(math.isnan(value) for value in scores.values.values())
+            assert all(math.isnan(value) for key, value in scores.values.items() if key[2] != "image_ACC")
 
     def test_no_image_at_all(self, engine: str) -> None:
         assert all(math.isnan(value) for value in evaluate(truth([], []), [], engine=engine).values.values())

@@ -15,7 +15,7 @@ def test_the_best_of_each_column_is_compared_with_every_other_and_marks_follow(p
     project.detections(TABLE_IV)
     params, asked = project.params, []
 
-    def paired_tests(truth, tasks):
+    def paired_tests(truth, tasks, metrics):
         def p_values(one, two, task):
             asked.append((truth.parent.name, one.parts[-3], two.parts[-3], task))
             close = {"da", "fea"} & {one.parts[-3], two.parts[-3]}

@@ -1,0 +1,287 @@
+"""What is judged, and by which P(fake): faces, images, pixels, videos and tracks.
+
+face
+    The faces that detections add up to (`comics.evaluation.verdicts`) are matched with those of the ground truth, whatever
+    the class: by descending score, each with the free face it overlaps most, at an IoU of at least 0.5 of boxes (detection)
+    or masks (segmentation). A matched face is judged by its P(fake). A face that is not found counts as judged wrongly: a
+    missed fake as P(fake) = 0, a missed real one as 1; calibration (ECE, Brier) is of the faces found. What is found beside
+    the faces counts nowhere here: AP and the verdict of the image tell of it.
+image
+    Fake if one of its faces is. Its P(fake) is the highest score x P(fake) of its faces, 0 without any.
+pixel
+    Fake if in the mask of a fake face. Its P(fake) is the highest score x P(fake) of the faces whose mask covers it, 0
+    outside; the mask is that of the face's highest scored Fake detection. `pixel_core` leaves out the pixels near the outline
+    of what is fake, where annotations are least sure: within 0.5 % of the image's diagonal, at least 1 px.
+video
+    The images with the same `video_id`: fake if one of them is; the mean of their P(fake).
+track
+    The faces with the same `track_id` in a video (or in all images, where there are no videos): fake if one of them is; the
+    mean P(fake) of those found, or the wrong verdict if none is.
+
+Crowd regions are no faces, and no fake pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from comics.evaluation.classification import Points, points
+from comics.evaluation.inputs import Bools, Detections, Floats, GroundTruth, Ints
+from comics.evaluation.matching import Matched, Task, mask_library
+from comics.evaluation.rle import inside
+from comics.evaluation.verdicts import grouped, paired_ious, probability_of_fake
+
+MATCHED = 0.5
+"""Least IoU of a face found with a face that is there."""
+BAND = 0.005
+"""Pixels nearer to the outline of the fake are left out of `pixel_core`: in lengths of the image's diagonal."""
+
+
+def fake_category(truth: GroundTruth) -> int | None:
+    """The id of the category called Fake, in letters of any case; None where there is none."""
+    return next((category for category, name in truth.categories.items() if name.casefold() == "fake"), None)
+
+
+def judged(
+    truth: GroundTruth, found: Detections, matched: Mapping[Task, Matched], engine: str = "hotcoco"
+) -> dict[Task, Matched]:
+    """`matched`, with the verdicts; unchanged where the ground truth has no category Fake.
+
+    Args:
+        truth, found: the inputs.
+        matched: of each task.
+        engine: the library that overlaps masks.
+    """
+    fake = fake_category(truth)
+    if fake is None:
+        return dict(matched)
+    faces = _Found(truth, found, fake)
+    images = _images(truth, fake, faces)
+    common = {"image": images, **_videos(truth, images)}
+    of_tasks = {}
+    for task, of_task in matched.items():
+        p_fake = _matched_faces(truth, faces, task, engine)
+        verdicts = {**common, "face": _faces(truth, fake, p_fake), **_tracks(truth, fake, p_fake)}
+        if task == "segmentation":
+            verdicts |= _pixels(truth, fake, faces)
+        of_tasks[task] = replace(of_task, verdicts=verdicts)
+    return of_tasks
+
+
+class _Found:
+    """The faces that detections add up to, in all images; by image, then by descending score.
+
+    Attributes:
+        leaders: (G,) index of the detection whose box and mask are the face's.
+        images: (G,).
+        p_fake: (G,).
+        values: (G,) score x P(fake).
+        outlines: (G,) index of the highest scored Fake detection; -1 for none.
+    """
+
+    def __init__(self, truth: GroundTruth, found: Detections, fake: int) -> None:
+        self.found = found
+        self.boxes = found.boxes if found.boxes is not None else _boxes_of_masks(truth, found)
+        forged = found.category_ids == fake
+        self.leaders, groups = grouped(self.boxes, found.scores, found.images)
+        self.images = found.images[self.leaders]
+        self.p_fake = probability_of_fake(found.scores, forged, groups)
+        self.values = found.scores[self.leaders] * self.p_fake
+        self.outlines = np.full(len(self.leaders), -1)
+        order = np.flatnonzero(forged)
+        order = order[np.argsort(found.scores[order], kind="stable")]
+        self.outlines[groups[order]] = order  # of several the last is kept: the highest
+
+
+def _boxes_of_masks(truth: GroundTruth, found: Detections) -> Floats:
+    """(N, 4) x, y, width, height of the masks of detections."""
+    from pycocotools import mask as rle
+
+    assert found.masks is not None
+    texts = found.masks[np.arange(len(found.images))]
+    sizes = truth.image_sizes[found.images].tolist()
+    entries = [{"size": size, "counts": text} for size, text in zip(sizes, texts, strict=True)]
+    return np.asarray(rle.toBbox(entries), np.float64).reshape(-1, 4)
+
+
+def _matched_faces(truth: GroundTruth, faces: _Found, task: Task, engine: str) -> Floats:
+    """(A,) P(fake) of each annotation's face as it was found; NaN where it was not."""
+    p_fake = np.full(len(truth.annotation_ids), np.nan)
+    ours, theirs, ious = _pairs(truth, faces, task, engine)
+    used = np.zeros(len(faces.leaders), bool)
+    # By image and descending score, as the faces are; then by the overlap.
+    for pair in np.lexsort((-ious, ours)).tolist():
+        one, other = ours[pair], theirs[pair]
+        if not used[one] and np.isnan(p_fake[other]):
+            used[one], p_fake[other] = True, faces.p_fake[one]
+    return p_fake
+
+
+def _pairs(truth: GroundTruth, faces: _Found, task: Task, engine: str) -> tuple[Ints, Ints, Floats]:
+    """Faces found (M,) and annotations (M,) that overlap by at least `MATCHED`, and their IoU (M,)."""
+    theirs = np.flatnonzero(~truth.crowd)
+    theirs = theirs[np.argsort(truth.annotation_images[theirs], kind="stable")]
+    images = np.arange(len(truth.image_ids) + 1)
+    starts = np.searchsorted(truth.annotation_images[theirs], images)
+    of_image = np.diff(starts)
+    if task == "segmentation":
+        return _mask_pairs(truth, faces, engine, theirs, starts, np.searchsorted(faces.images, images))
+    counts = of_image[faces.images]
+    ours = np.repeat(np.arange(len(faces.leaders)), counts)
+    within = np.arange(len(ours)) - np.repeat(np.cumsum(counts) - counts, counts)
+    annotations = theirs[starts[faces.images[ours]] + within]
+    assert truth.boxes is not None
+    ious = paired_ious(faces.boxes[faces.leaders[ours]], truth.boxes[annotations])
+    near = ious >= MATCHED
+    return ours[near], annotations[near], ious[near]
+
+
+def _mask_pairs(
+    truth: GroundTruth, faces: _Found, engine: str, theirs: Ints, starts: Ints, bounds: Ints
+) -> tuple[Ints, Ints, Floats]:
+    """`_pairs` of masks, image by image: annotations `theirs` from `starts` on, faces found from `bounds` on."""
+    assert truth.masks is not None
+    assert faces.found.masks is not None
+    overlap = mask_library(engine).iou
+    parts: list[tuple[Ints, Ints, Floats]] = []
+    for image, size in enumerate(truth.image_sizes.tolist()):
+        ours = np.arange(bounds[image], bounds[image + 1])
+        annotations = theirs[starts[image] : starts[image + 1]]
+        if not len(ours) or not len(annotations):
+            continue
+        one = [{"size": size, "counts": text} for text in faces.found.masks[faces.leaders[ours]]]
+        other = [{"size": size, "counts": text} for text in truth.masks[annotations]]
+        ious = np.asarray(overlap(one, other, [False] * len(other)), np.float64).reshape(len(one), len(other))
+        near = np.nonzero(ious >= MATCHED)
+        parts.append((ours[near[0]], annotations[near[1]], ious[near]))
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+    ours, annotations, ious = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return ours, annotations, ious
+
+
+def _faces(truth: GroundTruth, fake: int, p_fake: Floats) -> Points:
+    counted = ~truth.crowd
+    forged = truth.annotation_categories[counted] == fake
+    return _verdicts(p_fake[counted], forged, truth.annotation_images[counted])
+
+
+def _verdicts(p_fake: Floats, forged: Bools, images: Ints) -> Points:
+    """Points of P(fake); NaN becomes the wrong verdict."""
+    stated = ~np.isnan(p_fake)
+    return points(np.where(stated, p_fake, ~forged), forged.astype(float), (~forged).astype(float), images, stated)
+
+
+def _images(truth: GroundTruth, fake: int, faces: _Found) -> Points:
+    values = np.zeros(len(truth.image_ids))
+    np.maximum.at(values, faces.images, faces.values)
+    forged = truth.objects(fake) > 0
+    return points(values, forged.astype(float), (~forged).astype(float), np.arange(len(values)))
+
+
+def _videos(truth: GroundTruth, images: Points) -> dict[str, Points]:
+    if truth.videos is None:
+        return {}
+    of_row = truth.videos[images.images]
+    number = int(truth.videos.max(initial=-1)) + 1
+    frames = np.maximum(np.bincount(truth.videos, minlength=number), 1)
+    values = np.bincount(of_row, images.values, number) / frames
+    forged = np.bincount(of_row, images.forged, number) > 0
+    first = np.unique(truth.videos, return_index=True)[1]
+    return {"video": points(values, forged.astype(float), (~forged).astype(float), first)}
+
+
+def _tracks(truth: GroundTruth, fake: int, p_fake: Floats) -> dict[str, Points]:
+    if truth.tracks is None:
+        return {}
+    counted = np.flatnonzero(~truth.crowd)
+    videos = np.zeros(len(counted), np.int64)
+    if truth.videos is not None:
+        videos = truth.videos[truth.annotation_images[counted]]
+    keys = np.stack([videos, truth.tracks[counted]], axis=1)
+    _, first, track = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    track = track.reshape(-1)
+    forged = np.bincount(track, truth.annotation_categories[counted] == fake, len(first)) > 0
+    found = ~np.isnan(p_fake[counted])
+    times = np.bincount(track, found, len(first))
+    with np.errstate(invalid="ignore"):
+        values = np.bincount(track[found], p_fake[counted][found], len(first)) / times
+    return {"track": _verdicts(values, forged, truth.annotation_images[counted[first]])}
+
+
+def _pixels(truth: GroundTruth, fake: int, faces: _Found) -> dict[str, Points]:
+    """Of all pixels, and of those away from the outline."""
+    columns: dict[str, list[tuple[Floats, Floats, Floats, Ints]]] = {"pixel": [], "pixel_core": []}
+    for image, values, areas in _levels(truth, fake, faces):
+        for name, (real, forged) in zip(columns, areas, strict=True):
+            columns[name].append((values, forged, real, np.full(len(values), image)))
+    return {name: points(*map(np.concatenate, zip(*parts, strict=True))) for name, parts in columns.items() if parts}
+
+
+def _levels(truth: GroundTruth, fake: int, faces: _Found) -> Iterator[tuple[int, Floats, Floats]]:
+    """Of each image: the values (K,) that its pixels have, and how many have them (2: all, away from the outline; 2: real,
+    fake; K)."""
+    assert truth.masks is not None
+    assert faces.found.masks is not None
+    chosen = np.flatnonzero((truth.annotation_categories == fake) & ~truth.crowd)
+    chosen = chosen[np.argsort(truth.annotation_images[chosen], kind="stable")]
+    outlined = np.flatnonzero(faces.outlines >= 0)
+    outlined = outlined[np.lexsort((-faces.values[outlined], faces.images[outlined]))]
+    everything = np.arange(len(truth.image_ids) + 1)
+    starts = np.searchsorted(truth.annotation_images[chosen], everything)
+    bounds = np.searchsorted(faces.images[outlined], everything)
+    for image, (height, width) in enumerate(truth.image_sizes.tolist()):
+        forged = truth.masks[chosen[starts[image] : starts[image + 1]]]
+        ours = outlined[bounds[image] : bounds[image + 1]]
+        claimed = faces.found.masks[faces.outlines[ours]]
+        values = np.append(faces.values[ours], 0.0)
+        band = near_outline(forged, height, width) if forged else []
+        yield image, values, _areas(forged, claimed, band, height * width)
+
+
+def _areas(forged: list[str], claimed: list[str], band: list[str], pixels: int) -> Floats:
+    """How many pixels (2: all, outside the band; 2: real, fake; K + 1) each of K claims is the first to cover, and none.
+
+    The ends of all runs cut the image into pieces, of which each lies inside or outside of every mask.
+    """
+    mask, start, stop = inside([*claimed, *forged, *band])
+    cuts, place = np.unique(np.concatenate([[0, pixels], start, stop]), return_inverse=True)
+    first, last = place[2 : 2 + len(start)], place[2 + len(start) :]
+    covers = np.zeros((len(claimed) + len(forged) + len(band), len(cuts)), np.int8)
+    covers[mask, first] = 1
+    np.add.at(covers, (mask, last), -1)  # where a run of the same mask may begin
+    np.cumsum(covers, axis=1, out=covers)
+    covers = covers[:, :-1]
+    of_claims = np.concatenate([covers[: len(claimed)], np.ones((1, covers.shape[1]), np.int8)])
+    level = of_claims.argmax(axis=0)
+    is_forged = covers[len(claimed) : len(claimed) + len(forged)].any(axis=0)
+    in_band = covers[len(claimed) + len(forged) :].any(axis=0)
+    lengths = np.diff(cuts).astype(float)
+    keys = level + (len(claimed) + 1) * is_forged
+    total = np.stack([np.bincount(keys, weights, 2 * len(claimed) + 2) for weights in (lengths, lengths * ~in_band)])
+    return total.reshape(2, 2, len(claimed) + 1).astype(np.float64)
+
+
+def near_outline(masks: list[str], height: int, width: int) -> list[str]:
+    """Run lengths of the pixels near the outline of `masks` together, on both its sides: within `BAND`, at least 1 px, along
+    rows and columns (Chebyshev distance of a pixel to the nearest on the other side). The image's edge is no outline."""
+    from pycocotools import mask as rle
+
+    reach = max(1, round(BAND * float(np.hypot(height, width))))
+    whole = rle.merge([{"size": [height, width], "counts": text} for text in masks])
+    x, y, w, h = (int(value) for value in rle.toBbox(whole))
+    if not w or not h:
+        return []
+    top, left = max(y - reach, 0), max(x - reach, 0)
+    bottom, right = min(y + h + reach, height), min(x + w + reach, width)
+    crop = rle.decode(whole)[top:bottom, left:right]
+    # In the window around a pixel: all, none or some. Beyond the image the pixels of its edge go on.
+    sums = np.pad(np.pad(crop, reach, mode="edge").astype(np.int32).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    side = 2 * reach + 1
+    window = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    band = np.zeros((height, width), np.uint8, order="F")
+    band[top:bottom, left:right] = (window > 0) & (window < side * side)
+    return [rle.encode(band)["counts"].decode("ascii")]
