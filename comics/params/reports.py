@@ -87,7 +87,7 @@ class TableParams(Block):
     metrics: list[Metric] = ["AP", "AP_S", "AP_M", "AP_L", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"]
     rows: list[TableRow] = Field(min_length=1)
     compare: bool = True
-    """Mark rows that are not significantly different from the best, by AP and oLRP: a step of its own, from detections."""
+    """Mark rows that are not significantly different from the best, by AP, oLRP, verdicts: a step of its own, from detections."""
     notes: list[str] = []
     """Remarks set under the table."""
 
