@@ -28,11 +28,12 @@ demo: $(READY) ## Table IV and Figure 9 on the embedded dataset, from nothing
 test: $(READY) ## the whole test suite (ARGS=... adds arguments of pytest)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-lint: $(READY) ## ruff, snakefmt, mypy and snakemake --lint
+lint: $(READY) ## ruff, snakefmt, mypy, the floors of the package and snakemake --lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	sh scripts/lint_workflow.sh $(BIN)/snakemake
 
 format: $(READY) ## write what `make lint` wants

@@ -74,7 +74,8 @@ def figure(
 ) -> None:
     """Render a figure of params.yaml: PDF, SVG and PNG."""
     from comics.params import load
-    from comics.report.figures import FORMATS, draw, draw_placeholder
+    from comics.report.canvas import FORMATS
+    from comics.report.figures import draw, draw_placeholder
     from comics.report.results import NotMade, not_made, renewal
 
     loaded = load(params)

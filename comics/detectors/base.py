@@ -21,12 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import roi_align
 
+from comics.detectors.pixels import PIXEL_MEAN, PIXEL_STD
 from comics.errors import UserError
 from comics.params import DetectorSettings, InferenceParams, ModelParams
 from comics.params.detectors import declare, external, names
-
-PIXEL_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB, as torchvision's weights expect
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 Size = tuple[int, int]
 """(height, width) in px."""

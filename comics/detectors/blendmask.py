@@ -9,15 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from comics.detectors.backbone import ConvNormReLU, Extractor, build_extractor
-from comics.detectors.base import Prediction, Size, Target, crop_features, register
-from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, crop_masks, paste_masks
-from comics.params import InferenceParams, ModelParams
+from comics.detectors.backbone import ConvNormReLU, Extractor
+from comics.detectors.base import Size, Target, crop_features, register
+from comics.detectors.fcos import (
+    Candidates,
+    FCOSDetector,
+    FCOSOutputs,
+    Grid,
+    Matches,
+    PointConv,
+    crop_masks,
+    paste_masks,
+)
+from comics.params import ModelParams
 from comics.params.detectors import DetectorSettings
 
 BASES = 4  # K
@@ -115,40 +125,16 @@ def blend(bases: Tensor, attention: Tensor) -> Tensor:
 class BlendMask(FCOSDetector):
     """See the module; the arguments are those of `FCOSDetector` and the bottom module's width."""
 
-    def __init__(
-        self,
-        extractor: Extractor,
-        *,
-        num_classes: int,
-        head_channels: int = 256,
-        head_convs: int = 4,
-        mask_channels: int = 128,
-        inference: InferenceParams | None = None,
-    ) -> None:
-        super().__init__(
-            extractor,
-            num_classes=num_classes,
-            head_channels=head_channels,
-            head_convs=head_convs,
-            inference=inference,
-        )
+    def __init__(self, extractor: Extractor, *, mask_channels: int, **common: Any) -> None:
+        super().__init__(extractor, **common)
         self.mask_channels = mask_channels
         self.attention = PointConv(self.tower_channels, BASES * ATTENTION**2)
-        self.bottom = BottomModule(self.channels, mask_channels, num_classes)
+        self.bottom = BottomModule(self.channels, mask_channels, self.num_classes)
         self.bases_stride = self.strides[0] // 2
 
     @classmethod
-    def from_params(
-        cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams
-    ) -> BlendMask:
-        return cls(
-            build_extractor(params),
-            num_classes=num_classes,
-            head_channels=params.head_channels,
-            head_convs=params.head_convs,
-            mask_channels=params.mask_channels,
-            inference=inference,
-        )
+    def own_sizes(cls, params: ModelParams, settings: Settings) -> dict[str, Any]:
+        return {"mask_channels": params.mask_channels}
 
     def forward_heads(self, features: list[Tensor]) -> BlendMaskOutputs:
         bases, mask_features = self.bottom(features)
@@ -175,9 +161,9 @@ class BlendMask(FCOSDetector):
         loss = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(1, 2))
         return (loss * matches.centerness).sum() / matches.weight
 
-    @torch.no_grad()
-    def predict(self, outputs: BlendMaskOutputs, sizes: Sequence[Size]) -> list[Prediction]:
-        candidates, grid = self.select(outputs, sizes)
+    def draw(
+        self, outputs: BlendMaskOutputs, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]
+    ) -> list[Tensor]:
         counts = [len(one.scores) for one in candidates]
         images = torch.arange(len(counts), device=grid.points.device).repeat_interleave(
             torch.tensor(counts, device=grid.points.device)
@@ -186,7 +172,4 @@ class BlendMask(FCOSDetector):
         attention = self.attention.at(outputs.towers, grid, images, locations)
         crops = crop_features(outputs.bases, [one.boxes for one in candidates], MASK, self.bases_stride)
         masks = blend(crops, attention).sigmoid().split(counts)
-        return [
-            Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=paste_masks(mask, one.boxes, size))
-            for one, mask, size in zip(candidates, masks, sizes, strict=True)
-        ]
+        return [paste_masks(mask, one.boxes, size) for mask, one, size in zip(masks, candidates, sizes, strict=True)]

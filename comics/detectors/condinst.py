@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from comics.detectors.backbone import ConvNormReLU, Extractor, build_extractor
-from comics.detectors.base import Prediction, Size, Target, at_least_float32, register
-from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Grid, Matches, PointConv
-from comics.params import InferenceParams, ModelParams
+from comics.detectors.backbone import ConvNormReLU, Extractor
+from comics.detectors.base import Size, Target, at_least_float32, register
+from comics.detectors.fcos import Candidates, FCOSDetector, FCOSOutputs, Grid, Matches, PointConv
+from comics.params import ModelParams
 from comics.params.detectors import DetectorSettings
 
 MASK_MAPS = 8  # channels of the image-wide map
@@ -197,40 +198,16 @@ def _span(some: Tensor) -> Tensor:
 class CondInst(FCOSDetector):
     """See the module; the arguments are those of `FCOSDetector` and the mask branch's width."""
 
-    def __init__(
-        self,
-        extractor: Extractor,
-        *,
-        num_classes: int,
-        head_channels: int = 256,
-        head_convs: int = 4,
-        mask_channels: int = 128,
-        inference: InferenceParams | None = None,
-    ) -> None:
-        super().__init__(
-            extractor,
-            num_classes=num_classes,
-            head_channels=head_channels,
-            head_convs=head_convs,
-            inference=inference,
-        )
+    def __init__(self, extractor: Extractor, *, mask_channels: int, **common: Any) -> None:
+        super().__init__(extractor, **common)
         self.mask_channels = mask_channels
         self.controller = PointConv(self.tower_channels, PARAMETERS)
         self.branch = MaskBranch(self.channels, mask_channels)
         self.maps_stride = self.strides[0]
 
     @classmethod
-    def from_params(
-        cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams
-    ) -> CondInst:
-        return cls(
-            build_extractor(params),
-            num_classes=num_classes,
-            head_channels=params.head_channels,
-            head_convs=params.head_convs,
-            mask_channels=params.mask_channels,
-            inference=inference,
-        )
+    def own_sizes(cls, params: ModelParams, settings: Settings) -> dict[str, Any]:
+        return {"mask_channels": params.mask_channels}
 
     def forward_heads(self, features: list[Tensor]) -> CondInstOutputs:
         maps, mask_features = self.branch(features)
@@ -264,12 +241,12 @@ class CondInst(FCOSDetector):
         masks = self._masks(outputs, matches.grid, images, locations)
         return dice_loss(masks, wanted[faces].float()).sum() / max(len(images), 1)
 
-    @torch.no_grad()
-    def predict(self, outputs: CondInstOutputs, sizes: Sequence[Size]) -> list[Prediction]:
-        candidates, grid = self.select(outputs, sizes)
+    def draw(
+        self, outputs: CondInstOutputs, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]
+    ) -> list[Tensor]:
+        # image by image: these masks are as large as the image
         found = []
         for image, (one, size) in enumerate(zip(candidates, sizes, strict=True)):
             images = torch.full_like(one.locations, image)
-            masks = enlarge_masks(self._masks(outputs, grid, images, one.locations), MASK_STRIDE, size)
-            found.append(Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=masks))
+            found.append(enlarge_masks(self._masks(outputs, grid, images, one.locations), MASK_STRIDE, size))
         return found

@@ -9,9 +9,10 @@ Everything is laid out image first: B images, L locations over all levels, fines
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import batched_nms, clip_boxes_to_image, sigmoid_focal_loss
 
-from comics.detectors.backbone import Extractor
-from comics.detectors.base import Detector, LevelProposals, Size, Target, crop_features
-from comics.params import InferenceParams
+from comics.detectors.backbone import Extractor, build_extractor
+from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, crop_features
+from comics.params import InferenceParams, ModelParams
 
 LEVEL_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
 """Of the largest distance to a side, px, for each level (FCOS paper)."""
@@ -347,6 +348,8 @@ class FCOSDetector(Detector):
         head_convs: convolutions a tower.
         inference: thresholds and numbers kept.
 
+    A subclass adds its mask branch, `losses`, `draw` and, where it has sizes of its own, `own_sizes`.
+
     Attributes:
         threshold_on_product: whether the score threshold is for class probability times centerness, or for the class
             probability alone.
@@ -369,8 +372,25 @@ class FCOSDetector(Detector):
         self.channels = extractor.channels
         self.num_classes = num_classes
         self.inference = inference or InferenceParams()
+        self.head_channels, self.head_convs = head_channels, head_convs
         self.head = FCOSHead(extractor.channels, head_channels, head_convs, num_classes, len(self.strides))
         self.tower_channels = head_channels if head_convs else extractor.channels
+
+    @classmethod
+    def from_params(cls, params: ModelParams, settings: Any, num_classes: int, inference: InferenceParams) -> Detector:
+        return cls(
+            build_extractor(params),
+            num_classes=num_classes,
+            head_channels=params.head_channels,
+            head_convs=params.head_convs,
+            inference=inference,
+            **cls.own_sizes(params, settings),
+        )
+
+    @classmethod
+    def own_sizes(cls, params: ModelParams, settings: Any) -> dict[str, Any]:
+        """Arguments of the constructor beyond those of `FCOSDetector`."""
+        return {}
 
     # proposals
 
@@ -430,6 +450,19 @@ class FCOSDetector(Detector):
         }
 
     # inference
+
+    @torch.no_grad()
+    def predict(self, outputs: Any, sizes: Sequence[Size]) -> list[Prediction]:
+        candidates, grid = self.select(outputs, sizes)
+        masks = self.draw(outputs, grid, candidates, sizes)
+        return [
+            Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=mask)
+            for one, mask in zip(candidates, masks, strict=True)
+        ]
+
+    @abstractmethod
+    def draw(self, outputs: Any, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]) -> list[Tensor]:
+        """The masks of the detections of each image, at its valid size: one (N, height, width) bool an image."""
 
     def select(self, outputs: FCOSOutputs, sizes: Sequence[Size]) -> tuple[list[Candidates], Grid]:
         """Threshold, the best of each level, non-maximum suppression by class, the best of the image.

@@ -10,17 +10,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from comics.detectors.backbone import Extractor, build_extractor
-from comics.detectors.base import Prediction, Size, Target, register
-from comics.detectors.fcos import FCOSDetector, FCOSOutputs, Matches, PointConv, crop_masks, paste_masks, tower
+from comics.detectors.backbone import Extractor
+from comics.detectors.base import Size, Target, register
+from comics.detectors.fcos import (
+    Candidates,
+    FCOSDetector,
+    FCOSOutputs,
+    Grid,
+    Matches,
+    PointConv,
+    crop_masks,
+    paste_masks,
+    tower,
+)
 from comics.detectors.mask_codec import FILE, INSIDE_RANGE, SIDE, load
-from comics.params import InferenceParams, ModelParams
+from comics.params import ModelParams
 from comics.params.detectors import DetectorSettings
 
 
@@ -64,43 +74,19 @@ class MEInst(FCOSDetector):
     components: Tensor
     variances: Tensor
 
-    def __init__(
-        self,
-        extractor: Extractor,
-        *,
-        num_classes: int,
-        head_channels: int = 256,
-        head_convs: int = 4,
-        code_length: int = 60,
-        inference: InferenceParams | None = None,
-    ) -> None:
-        super().__init__(
-            extractor,
-            num_classes=num_classes,
-            head_channels=head_channels,
-            head_convs=head_convs,
-            inference=inference,
-        )
+    def __init__(self, extractor: Extractor, *, code_length: int, **common: Any) -> None:
+        super().__init__(extractor, **common)
         self.mask_channels = self.tower_channels
         self.code_length = code_length
-        self.mask_tower = tower(self.channels, head_channels, head_convs)
+        self.mask_tower = tower(self.channels, self.head_channels, self.head_convs)
         self.code = PointConv(self.tower_channels, code_length)
         self.register_buffer("mean", torch.zeros(SIDE**2))
         self.register_buffer("components", cosine_basis(SIDE, code_length))
         self.register_buffer("variances", torch.full((code_length,), 100.0))
 
     @classmethod
-    def from_params(
-        cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams
-    ) -> MEInst:
-        return cls(
-            build_extractor(params),
-            num_classes=num_classes,
-            head_channels=params.head_channels,
-            head_convs=params.head_convs,
-            code_length=settings.mask_code,
-            inference=inference,
-        )
+    def own_sizes(cls, params: ModelParams, settings: Settings) -> dict[str, Any]:
+        return {"code_length": settings.mask_code}
 
     def prepare(self, folder: Path) -> None:
         """Take the codec that `comics data encode-masks` has fitted to the training masks in `folder`."""
@@ -141,12 +127,11 @@ class MEInst(FCOSDetector):
         error = ((predicted - wanted).square().sum(dim=1) * matches.centerness).sum()
         return error / (matches.weight * self.code_length).clamp(min=1.0)
 
-    @torch.no_grad()
-    def predict(self, outputs: MEInstOutputs, sizes: Sequence[Size]) -> list[Prediction]:
-        candidates, grid = self.select(outputs, sizes)
+    def draw(
+        self, outputs: MEInstOutputs, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]
+    ) -> list[Tensor]:
         found = []
         for image, (one, size) in enumerate(zip(candidates, sizes, strict=True)):
             codes = self.code.at(outputs.mask_towers, grid, torch.full_like(one.locations, image), one.locations)
-            masks = paste_masks(self.decode(codes), one.boxes, size)
-            found.append(Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=masks))
+            found.append(paste_masks(self.decode(codes), one.boxes, size))
         return found

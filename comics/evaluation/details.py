@@ -56,7 +56,7 @@ def draw_curves(output: Path, precision: list[list[Any]], lrp: list[list[Any]], 
         lrp: rows of `breakdowns.lrp_curves`.
         scores: whose optima are marked.
     """
-    from comics.report.figures import canvas, save
+    from comics.report.canvas import canvas, save
 
     tasks = list(dict.fromkeys(row[0] for row in precision))
     with canvas(7.0, 2.6 * max(len(tasks), 1), font_size=8) as figure:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from comics.classes import CLASSES
 from comics.errors import UserError
 from comics.params import ComparisonFigure, ExamplesFigure, ImageStyle, Params
-from comics.report.figures import canvas, draw_leader, marker_box, place_texts, save
+from comics.report.canvas import canvas, draw_leader, marker_box, place_texts, save
 from comics.report.labels import anchor
 from comics.report.results import resolved_runs
 from comics.report.samples import (

@@ -258,7 +258,7 @@ def to_csv(effects: Sequence[Effect]) -> str:
 def draw(params: Params, name: str, effects: Sequence[Effect], output: Path) -> list[Path]:
     """The differences and their intervals, one panel a task and metric, arms below each other."""
     # Not above: the workflow imports this module each time it is read, and drawing imports numpy.
-    from comics.report.figures import canvas, save
+    from comics.report.canvas import canvas, save
 
     study = study_params(params, name)
     arms = study.rows[1:]

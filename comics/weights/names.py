@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from comics.detectors.base import PIXEL_MEAN, PIXEL_STD
+from comics.detectors.pixels import PIXEL_MEAN, PIXEL_STD
 from comics.errors import UserError
 
 MSRA_MEAN_BGR = (103.53, 116.28, 123.675)  # of images in 0-255, with a deviation of 1
