@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from comics.errors import UserError
-from comics.report import figures
+from comics.report import canvas, figures
 from comics.report.labels import Box, anchor, centred, place
 
 from .conftest import REPOSITORY
@@ -81,7 +81,7 @@ def test_labels_of_the_papers_scatters_overlap_neither_each_other_nor_leader_lin
                 pierced.append(inside.all(axis=1).any())
         return boxes
 
-    monkeypatch.setattr(figures, "place", spy)
+    monkeypatch.setattr(canvas, "place", spy)
     figures.draw(project.params, name, project.root / "figure.pdf", project.root)
     assert [len(boxes) for boxes in placed] == [13, 15]
     assert all(overlapping(boxes) == [] for boxes in placed)
