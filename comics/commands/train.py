@@ -1,4 +1,4 @@
-"""``comics train | predict | detect | runs | doctor``."""
+"""``comics train | predict | runs | doctor``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def predict(
     if output is not None and len(split) > 1:
         raise UserError("--output: is for one --split, not for several.", "Call the command once for each.")
     resolved = load().resolve(run, seed)
-    from comics.detect import Predictor, predict_split
+    from comics.detect.predictor import Predictor, predict_split
 
     predictor = Predictor(resolved)
     for one in split:
@@ -50,36 +50,6 @@ def predict(
         with bars() as progress:
             count = predict_split(predictor, one, path, progress=progress)
         print(f"{path}: {count} detections.")
-
-
-def detect(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    run: Annotated[str, typer.Option(help="A trained run of params.yaml.")] = "comics",
-    seed: SeedOption = None,
-    output: Annotated[Path, typer.Option(help="Folder for the outlined images.")] = Path("detections"),
-    threshold: Annotated[float, typer.Option(help="Least score shown.", min=0, max=1)] = 0.5,
-) -> None:
-    """Find the faces of single images, outline them, and say which are fake."""
-    from comics.params import load
-
-    resolved = load().resolve(run, seed)
-    from comics.classes import CLASSES
-    from comics.detect import Predictor, draw
-    from comics.files import atomic_write
-
-    predictor = Predictor(resolved)
-    for path in images:
-        prediction = predictor.image(path)
-        labels = [
-            CLASSES[label]
-            for label, score in zip(prediction["labels"].tolist(), prediction["scores"].tolist(), strict=True)
-            if score >= threshold
-        ]
-        target = output / f"{path.stem}.png"
-        with atomic_write(target) as beside:
-            draw(path, prediction, threshold).save(beside)
-        counts = ", ".join(f"{labels.count(name)} {name.lower()}" for name in CLASSES)
-        print(f"{path}: {counts} -> {target}")
 
 
 def _score(run: ResolvedRun, split: str) -> str:
@@ -167,5 +137,5 @@ def doctor() -> None:
 
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (train, predict, detect, runs, doctor):
+    for command in (train, predict, runs, doctor):
         root.command()(command)

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from comics.errors import UserError
-from comics.files import atomic_write
+from comics.files import atomic_write, read_json
 from comics.weights.pickles import read_checkpoint
 
 
@@ -31,7 +31,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
 
 
 def export_model(source: str | os.PathLike[str], output: str | os.PathLike[str], *, detector_only: bool = False) -> int:
-    """A run's model.pt as safetensors, with its description and digest as metadata.
+    """A run's model.pt as safetensors, with its description, digest, name and calibration as metadata.
 
     Args:
         source: model.pt of a run.
@@ -51,8 +51,19 @@ def export_model(source: str | os.PathLike[str], output: str | os.PathLike[str],
     if detector_only:
         tensors = {name: value for name, value in tensors.items() if name.startswith(("detector.", "attention."))}
     description = json.dumps(content["description"], sort_keys=True, default=str)
-    write_safetensors(output, tensors, {"description": description, "digest": str(content.get("digest", ""))})
+    metadata = {"description": description, "digest": str(content.get("digest", ""))}
+    write_safetensors(output, tensors, {**metadata, **_beside(Path(source))})
     return len(tensors)
+
+
+def _beside(source: Path) -> dict[str, str]:
+    """What lies beside a run's model: its name and its calibration."""
+    found = {}
+    if (path := source.parent / "run.json").exists():
+        found["run"] = str(read_json(path).get("run", ""))
+    if (path := source.parent / "calibration.json").exists():
+        found["calibration"] = json.dumps(read_json(path))
+    return found
 
 
 def default_output(source: str | os.PathLike[str]) -> Path:

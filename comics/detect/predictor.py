@@ -1,4 +1,4 @@
-"""From a trained run to detections: of a whole split as COCO results, or of single images."""
+"""From a trained run to the detections of a whole split, as COCO results: the pipeline's step."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
-from comics.classes import CLASSES, category_id
+from comics.classes import category_id
 from comics.data.loading.batches import evaluation_loader
 from comics.detectors.base import Prediction
-from comics.errors import UserError
 from comics.files import write_json
 from comics.model import Comics
 from comics.params import ResolvedRun
@@ -23,9 +21,6 @@ from comics.progress import Progress, silent, told
 from comics.provenance import write_sidecar
 from comics.training.checkpoint import load_weights
 from comics.training.hardware import autocast_dtype, device
-
-PAD_TO = 32
-"""Sides of a batch are multiples of it, in px: the coarsest stride of the backbone."""
 
 
 class Predictor:
@@ -61,28 +56,6 @@ class Predictor:
         images = images.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.model.predict(images, sizes)
-
-    def image(self, path: str | Path) -> Prediction:
-        """Detections of one image file, in its own pixels.
-
-        Raises:
-            UserError: the file is absent or no image.
-        """
-        try:
-            with Image.open(path) as file:
-                picture = np.asarray(file.convert("RGB"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file.") from None
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"{path}: not a readable image ({error}).") from None
-        image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
-        height, width = image.shape[-2:]
-        scale = min(1.0, self.run.training.image_size / max(height, width))
-        if scale < 1:
-            image = interpolate(image, scale_factor=scale, mode="bilinear", antialias=True, align_corners=False)
-        size = (image.shape[-2], image.shape[-1])
-        image = pad(image, (0, -size[1] % PAD_TO, 0, -size[0] % PAD_TO))
-        return to_original(self(image, [size])[0], size, (height, width))
 
 
 def to_original(prediction: Prediction, size: tuple[int, int], original: tuple[int, int]) -> Prediction:
@@ -152,28 +125,3 @@ def predict_split(
         {"digest": run.digest, "run": run.name, "dataset": run.dataset_name, "split": split, "seed": run.seed},
     )
     return len(entries)
-
-
-def draw(path: str | Path, prediction: Prediction, threshold: float) -> Image.Image:
-    """The image at `path` with the faces of at least score `threshold` outlined: blue for real, orange for fake."""
-    from PIL import ImageDraw
-
-    colours = {0: (0, 114, 178), 1: (230, 159, 0)}  # Okabe and Ito: told apart by the colour-blind
-    with Image.open(path) as file:
-        picture = file.convert("RGB")
-    overlay = np.asarray(picture).astype(np.float32)
-    kept = [index for index, score in enumerate(prediction["scores"].tolist()) if score >= threshold]
-    for index in kept:
-        mask = prediction["masks"][index].cpu().numpy()
-        overlay[mask] = 0.6 * overlay[mask] + 0.4 * np.array(colours[int(prediction["labels"][index])], np.float32)
-    picture = Image.fromarray(overlay.round().astype(np.uint8))
-    pen = ImageDraw.Draw(picture)
-    for index in kept:
-        label = int(prediction["labels"][index])
-        x1, y1, x2, y2 = prediction["boxes"][index].tolist()
-        pen.rectangle((x1, y1, x2, y2), outline=colours[label], width=2)
-        text = f"{CLASSES[label]} {float(prediction['scores'][index]):.2f}"
-        left, top, right, bottom = pen.textbbox((x1 + 3, y1 + 2), text)
-        pen.rectangle((left - 3, top - 2, right + 2, bottom + 2), fill=colours[label])
-        pen.text((x1 + 3, y1 + 2), text, fill="white" if label == 0 else "black")
-    return picture

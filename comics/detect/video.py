@@ -1,0 +1,266 @@
+"""Videos: frames looked at in steps, faces followed over them by overlap, one verdict a track and a video.
+
+Needs PyAV (``pip install 'comics-forensics[video]'``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from comics.detect.draw import draw
+from comics.detect.model import Model
+from comics.detect.outcome import Face, Failure, Outcome, Track, VideoOutcome
+from comics.errors import UserError
+from comics.files import atomic_write
+from comics.images import MAX_PIXELS, Pixels, UnreadableImage, shown
+from comics.progress import Progress, silent
+
+SAME_FACE = 0.3
+"""Least IoU of a face with where its track was last seen."""
+MISSED = 2
+"""So many sampled frames in a row a face may be missing from before its track ends."""
+VIDEO_SIDE = 1280
+"""Longest side of the annotated video in px."""
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
+"""Kinds of file that are opened. Playlists are not: they name other files, and addresses, to be opened."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container and its first stream of pictures.
+
+    Raises:
+        UnreadableImage: it is absent, or no video that can be read.
+        UserError: PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise UserError("Videos need PyAV, which is not installed.", "pip install 'comics-forensics[video]'") from None
+    av.logging.set_level(av.logging.PANIC)
+    name = shown(path)
+    try:
+        if not path.is_file():
+            raise UnreadableImage(f"{name}: {'not a regular file' if path.exists() else 'no such file'}.")
+        with path.open("rb") as file, av.open(file, options={"format_whitelist": CONTAINERS}) as container:
+            if not container.streams.video:
+                raise UnreadableImage(f"{name}: has no pictures.")
+            stream = container.streams.video[0]
+            if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+                raise UnreadableImage(f"{name}: its frames are larger than what is read.")
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableImage(f"{name}: not a video that can be read ({error}).") from None
+
+
+def frames(path: Path) -> Iterator[tuple[int, float, Any]]:
+    """Number, time in seconds and frame of every frame that can be decoded."""
+    with opened(path) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        for number, frame in enumerate(container.decode(stream)):
+            time = float(frame.time) if frame.time is not None else number / rate
+            yield number, max(0.0, time), frame
+
+
+def upright(frame: Any) -> Pixels:
+    """A frame (H, W, 3) in uint8 RGB, turned as the camera says."""
+    pixels = frame.to_ndarray(format="rgb24")
+    turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def detect_video(model: Model, path: Path, step: int = 10, progress: Progress = silent) -> VideoOutcome:
+    """The faces of every `step`-th frame, followed over the frames.
+
+    A video that breaks off is judged by what could be read, and says so in its notes.
+
+    Raises:
+        UnreadableImage: no frame of it can be read.
+    """
+    name = shown(path)
+    seen = {"frames": 0}
+    notes: list[str] = []
+    times: list[tuple[int, float]] = []
+    with opened(path) as (_, stream):
+        total, rate = int(stream.frames or 0), float(stream.average_rate or stream.guessed_rate or 0)
+
+    def sampled() -> Iterator[tuple[str, Any]]:
+        try:
+            for number, time, frame in frames(path):
+                seen["frames"] = number + 1
+                progress(f"{name}: frames", number + 1, max(total, number + 1))
+                if number % step == 0:
+                    times.append((number, time))
+                    yield f"{name}#{number}", upright(frame)
+        except UnreadableImage as error:
+            if not times:
+                raise
+            notes.append(f"breaks off after frame {seen['frames'] - 1} ({error.message.removeprefix(f'{name}: ')})")
+
+    looked: list[Outcome] = []
+    for outcome in model.stream(sampled(), readers=1):
+        if isinstance(outcome, Failure):
+            raise UnreadableImage(f"{name}: {outcome.error}")
+        looked.append(replace(outcome, picture=None))
+    if not looked:
+        raise UnreadableImage(f"{name}: has no frame that can be read.")
+    tracker = Tracker()
+    faces = [
+        face
+        for (number, time), outcome in zip(times, looked, strict=True)
+        for face in tracker.follow(outcome.faces, number, time)
+    ]
+    return VideoOutcome(
+        file=name,
+        size=looked[0].size,
+        faces=tuple(faces),
+        about=model.about,
+        notes=tuple(notes),
+        tracks=tracks_of(faces, model.about.threshold),
+        rate=rate,
+        frames=seen["frames"],
+        step=step,
+    )
+
+
+@dataclass
+class _Open:
+    number: int
+    box: tuple[float, float, float, float]
+    missed: int = 0
+
+
+@dataclass
+class Tracker:
+    """Gives faces of one frame after another the numbers of their tracks.
+
+    Faces and tracks are paired so that the sum of their overlaps is largest, each overlap at least `SAME_FACE`.
+    """
+
+    tracks: list[_Open] = field(default_factory=list)
+    begun: int = 0
+
+    def follow(self, faces: Sequence[Face], frame: int, time: float) -> list[Face]:
+        """The faces of the next frame with their tracks."""
+        from scipy.optimize import linear_sum_assignment
+
+        overlaps = iou(np.array([one.box for one in self.tracks]), np.array([face.box for face in faces]))
+        rows, columns = linear_sum_assignment(-np.where(overlaps >= SAME_FACE, overlaps, 0.0))
+        pairs = {int(c): int(r) for r, c in zip(rows, columns, strict=True) if overlaps[r, c] >= SAME_FACE}
+        known = len(self.tracks)
+        numbered = []
+        for place, face in enumerate(faces):
+            if place in pairs:
+                track = self.tracks[pairs[place]]
+                track.box, track.missed = face.box, 0
+            else:
+                self.begun += 1
+                track = _Open(self.begun, face.box)
+                self.tracks.append(track)
+            numbered.append(replace(face, frame=frame, time=time, track=track.number))
+        seen = set(pairs.values())
+        for place in range(known):
+            if place not in seen:
+                self.tracks[place].missed += 1
+        self.tracks = [track for track in self.tracks if track.missed <= MISSED]
+        return numbered
+
+
+def iou(one: Any, other: Any) -> Any:
+    """IoU (N, M) of boxes (N, 4) and (M, 4), left, top, right, bottom."""
+    one, other = np.reshape(one, (-1, 1, 4)), np.reshape(other, (1, -1, 4))
+    low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
+    inter = np.prod(np.maximum(high - low, 0), axis=-1)
+    union = np.prod(one[..., 2:] - one[..., :2], axis=-1) + np.prod(other[..., 2:] - other[..., :2], axis=-1) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def tracks_of(faces: Sequence[Face], threshold: float) -> tuple[Track, ...]:
+    """A verdict a track, from the faces of all frames: the mean of their log-odds."""
+    result = []
+    for number in sorted({face.track for face in faces if face.track is not None}):
+        mine = [face for face in faces if face.track == number]
+        p = np.clip([face.p_fake for face in mine], 1e-6, 1 - 1e-6)
+        p_fake = float(1 / (1 + np.exp(-np.mean(np.log(p) - np.log1p(-p)))))
+        numbers = [face.frame or 0 for face in mine]
+        result.append(Track(number, p_fake, p_fake >= threshold, len(mine), min(numbers), max(numbers)))
+    return tuple(result)
+
+
+def faces_at(outcome: VideoOutcome, frame: int) -> tuple[Face, ...]:
+    """Where the tracks are in any frame: between two sampled frames their boxes move evenly, masks are those of the
+    nearest. Each has the verdict of its track."""
+    verdicts = {track.number: track for track in outcome.tracks}
+    shown_faces = []
+    for number, track in verdicts.items():
+        mine = [face for face in outcome.faces if face.track == number]
+        before = [face for face in mine if (face.frame or 0) <= frame]
+        after = [face for face in mine if (face.frame or 0) >= frame]
+        if not before:
+            continue
+        low = before[-1]
+        if not after:
+            if frame - (low.frame or 0) >= outcome.step:
+                continue
+            high = low
+        else:
+            high = after[0]
+        span = (high.frame or 0) - (low.frame or 0)
+        share = (frame - (low.frame or 0)) / span if span else 0.0
+        x1, y1, x2, y2 = (a + (b - a) * share for a, b in zip(low.box, high.box, strict=True))
+        box = (x1, y1, x2, y2)
+        nearest = low if share < 0.5 else high
+        origin = nearest.box
+        corner = (
+            round(nearest.corner[0] + (box[0] + box[2] - origin[0] - origin[2]) / 2),
+            round(nearest.corner[1] + (box[1] + box[3] - origin[1] - origin[3]) / 2),
+        )
+        corner = (max(0, corner[0]), max(0, corner[1]))
+        shown_faces.append(replace(nearest, box=box, corner=corner, p_fake=track.p_fake, fake=track.fake))
+    return tuple(shown_faces)
+
+
+def write_video(target: Path, source: Path, outcome: VideoOutcome, progress: Progress = silent) -> None:
+    """The video with its faces outlined and the legend below, without sound."""
+    import av
+
+    name = shown(source)
+    with atomic_write(target) as beside, av.open(str(beside), "w", format="mp4") as sink:
+        sink.metadata["comment"] = outcome.about.notice
+        stream: Any = None
+        try:
+            for number, _, frame in frames(source):
+                image = Image.fromarray(upright(frame))
+                image.thumbnail((VIDEO_SIDE, VIDEO_SIDE))
+                drawn = draw(image, outcome, faces_at(outcome, number))
+                if stream is None:
+                    size = (drawn.width // 2 * 2, drawn.height // 2 * 2)  # what the codec asks for
+                    rate = Fraction(outcome.rate or 25).limit_denominator(1001)
+                    stream = sink.add_stream(_codec(), rate=rate)
+                    stream.width, stream.height = size
+                    stream.pix_fmt = "yuv420p"
+                encoded = av.VideoFrame.from_image(drawn.crop((0, 0, *size)))
+                for packet in stream.encode(encoded):
+                    sink.mux(packet)
+                progress(f"{name}: drawing", number + 1, outcome.frames)
+        except UnreadableImage:
+            if stream is None:
+                raise
+        for packet in stream.encode(None):
+            sink.mux(packet)
+
+
+def _codec() -> str:
+    """H.264 where this PyAV can write it."""
+    import av
+
+    return "libx264" if "libx264" in av.codecs_available else "mpeg4"
