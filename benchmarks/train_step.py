@@ -115,7 +115,7 @@ def build_step(run: ResolvedRun, batch: Batch, precision: str, args: argparse.Na
     model = Comics(run).to(device=batch.images.device, memory_format=layout).train()
     if args.layout == "channels_first":
         normalise = model.detector.normalise
-        model.detector.normalise = lambda images: normalise(images).contiguous()  # type: ignore[method-assign]
+        model.detector.normalise = lambda *images: normalise(*images).contiguous()  # type: ignore[method-assign]
     if args.compile:
         model.detector.extractor.compile()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

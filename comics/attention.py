@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, pad
 from torch.utils.checkpoint import checkpoint
 
+from comics.padding import Size, blank, extend
 from comics.params import AttentionParams
 
 _FIRST = [[0, 0, 0, 0, 0], [0, -1, 2, -1, 0], [0, 2, -4, 2, 0], [0, -1, 2, -1, 0], [0, 0, 0, 0, 0]]
@@ -43,7 +44,8 @@ def _filtered(x: Tensor, kernel: Tensor, groups: int = 1) -> Tensor:
 class ImageResiduals(nn.Module):
     """SRM residuals of an image: (B, 3, H, W) in [0, 1] to (B, 3, H, W), in grey levels, truncated, divided by the limit.
 
-    One map a filter, the mean over the colours. Always in float32: bfloat16 rounds grey levels above 128 to whole ones, and
+    One map a filter, the mean over the colours; an image's last row and column are repeated and its padding is 0, so that its
+    end is no residual. Always in float32: bfloat16 rounds grey levels above 128 to whole ones, and
     residuals are of that size.
     """
 
@@ -54,14 +56,18 @@ class ImageResiduals(nn.Module):
         filters = srm_filters()
         self.register_buffer("kernel", filters[:, None], persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            grey = images.mean(dim=1, keepdim=True)  # filters are linear: the mean over the colours may come first
-            return (_filtered(grey, self.kernel) * (255 / RESIDUAL_LIMIT)).clamp(-1, 1)
+            # filters are linear: the mean over the colours may come first
+            grey = extend(images.mean(dim=1, keepdim=True), sizes)
+            return blank((_filtered(grey, self.kernel) * (255 / RESIDUAL_LIMIT)).clamp(-1, 1), sizes)
 
 
 class FeatureResiduals(nn.Module):
-    """SRM residuals of features, depthwise: channel c gets filter c modulo 3; (B, C, H, W) to (B, C, H, W)."""
+    """SRM residuals of features, depthwise: channel c gets filter c modulo 3; (B, C, H, W) to (B, C, H, W).
+
+    Inside of the images alone, as `ImageResiduals`.
+    """
 
     kernel: Tensor
 
@@ -70,8 +76,9 @@ class FeatureResiduals(nn.Module):
         filters = srm_filters()
         self.register_buffer("kernel", filters[torch.arange(channels) % len(filters)][:, None], persistent=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return _filtered(features, self.kernel, groups=features.shape[1])
+    def forward(self, features: Tensor, sizes: Sequence[Size] | None = None, stride: int = 1) -> Tensor:
+        found = _filtered(extend(features, sizes, stride), self.kernel, groups=features.shape[1])
+        return blank(found, sizes, stride)
 
 
 class SpatialAttention(nn.Module):
@@ -144,6 +151,7 @@ class FrequencyAttention(nn.Module):
         first, second = params.channels
         levels = len(strides)
         self.identity = params.identity
+        self.strides = tuple(strides)
         self.image_residuals = ImageResiduals()
         self.feature_residuals = FeatureResiduals(channels)
         self.image_branch = nn.Sequential(
@@ -157,12 +165,13 @@ class FrequencyAttention(nn.Module):
         assert self.attention.conv.bias is not None
         nn.init.constant_(self.attention.conv.bias, 3.0)
 
-    def forward(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
+    def forward(self, images: Tensor, features: list[Tensor], sizes: Sequence[Size] | None = None) -> list[Tensor]:
         """Pyramid maps with the attention multiplied in.
 
         Args:
             images: (B, 3, H, W) RGB in [0, 1], before normalisation.
             features: pyramid maps (B, C, h, w).
+            sizes: (height, width) of the images before padding.
 
         Returns:
             Maps of the same shapes.
@@ -170,14 +179,14 @@ class FrequencyAttention(nn.Module):
         # its maps are larger than any level's: they are made again in the backward pass, which is cheaper than to keep them
         frequencies = checkpoint(
             self.image_branch,
-            self.image_residuals(images),
+            self.image_residuals(images, sizes),
             use_reentrant=False,
             preserve_rng_state=False,
             context_fn=lambda: (nullcontext(), _recomputing(self.image_branch)),
         )
         result = []
-        for index, level in enumerate(features):
-            found = self.feature_residuals(level)
+        for index, (level, stride) in enumerate(zip(features, self.strides, strict=True)):
+            found = self.feature_residuals(level, sizes, stride)
             for block in self.feature_branch:
                 found = block(found, index)
             frequencies = adaptive_avg_pool2d(frequencies, (level.shape[2], level.shape[3]))  # from the finer level's

@@ -12,9 +12,10 @@ from comics.attention import FrequencyAttention
 from comics.classes import CLASSES
 from comics.contrast import CoarseContrast, MomentumCopy, fine_losses
 from comics.contrast.fine import crop_masks
-from comics.data.loading.batches import Batch
+from comics.data.loading.batches import Batch, padded
 from comics.detectors import build
-from comics.detectors.base import LevelProposals, Prediction, Size
+from comics.detectors.base import LevelProposals, Prediction
+from comics.padding import Size
 from comics.params import ResolvedRun
 from comics.weights.transfer import load_into
 
@@ -45,10 +46,10 @@ class PyramidExtractor(nn.Module):
         self.extractor = extractor
         self.attention = attention
 
-    def forward(self, images: Tensor, normalised: Tensor) -> list[Tensor]:
-        """Maps of `images` (B, 3, H, W) in [0, 1], given also as the extractor takes them."""
+    def forward(self, images: Tensor, normalised: Tensor, sizes: Sequence[Size] | None = None) -> list[Tensor]:
+        """Maps of `images` (B, 3, H, W) in [0, 1], given also as the extractor takes them, of `sizes` before padding."""
         features = self.extractor(normalised)
-        return features if self.attention is None else self.attention(images, features)
+        return features if self.attention is None else self.attention(images, features, sizes)
 
 
 def _boxes(proposals: Sequence[LevelProposals]) -> list[tuple[Tensor, Tensor]]:
@@ -83,15 +84,15 @@ class Comics(nn.Module):
             )
         self.fine = "fine" in run.components
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Pyramid maps of `images` (B, 3, H, W), RGB in [0, 1]."""
-        return self._extractor[0](images, self.detector.normalise(images))
+    def features(self, images: Tensor, sizes: Sequence[Size] | None = None) -> list[Tensor]:
+        """Pyramid maps of `images` (B, 3, H, W), RGB in [0, 1], of `sizes` before padding."""
+        return self._extractor[0](images, self.detector.normalise(images, sizes), sizes)
 
     def losses(self, batch: Batch) -> LossTerms:
         """Every term of the loss of one batch, weighted."""
         # the key view first: the temporaries of its extractor are gone before the query's activations pile up
         keys, key_boxes = self._key_view(batch) if self.coarse is not None else ([], [])
-        features = self.features(batch.images)
+        features = self.features(batch.images, batch.sizes)
         outputs = self.detector.forward_heads(features)
         result = LossTerms(dict(self.detector.losses(outputs, batch.targets, batch.sizes)))
         faces = [target["boxes"] for target in batch.targets]
@@ -127,7 +128,7 @@ class Comics(nn.Module):
         """Pyramid maps of the key view by the momentum extractor, and the proposals that the heads find on them."""
         assert self.momentum is not None
         images = batch.images if batch.keys is None else batch.keys
-        keys = self.momentum(images, self.detector.normalise(images))
+        keys = self.momentum(images, self.detector.normalise(images, batch.sizes), batch.sizes)
         return keys, _boxes(self.detector.propose(keys))
 
     def after_step(self) -> None:
@@ -137,5 +138,24 @@ class Comics(nn.Module):
             self.momentum.update()
 
     def predict(self, images: Tensor, sizes: Sequence[Size]) -> list[Prediction]:
-        """Detections of `images` (B, 3, H, W), whose valid parts are `sizes`."""
-        return self.detector.predict(self.detector.forward_heads(self.features(images)), sizes)
+        """Detections of `images` (B, 3, H, W), whose valid parts are `sizes`.
+
+        Images are seen together with those of their own padded size: behind the first layer padding is no longer 0, so that
+        what one detects in an image would change a little with its neighbours in the batch.
+        """
+        found: dict[int, Prediction] = {}
+        for (height, width), members in _by_padded_size(sizes, images.shape[-2:]).items():
+            # a part that is all of the batch is the batch itself
+            part = images if len(members) == len(images) else images[members]
+            own = [sizes[index] for index in members]
+            features = self.features(part[..., :height, :width], own)
+            found |= zip(members, self.detector.predict(self.detector.forward_heads(features), own), strict=True)
+        return [found[index] for index in range(len(images))]
+
+
+def _by_padded_size(sizes: Sequence[Size], most: Sequence[int]) -> dict[Size, list[int]]:
+    """Indices of the images of each padded size, which is at most that of the batch."""
+    groups: dict[Size, list[int]] = {}
+    for index, (height, width) in enumerate(sizes):
+        groups.setdefault((min(padded(height), most[0]), min(padded(width), most[1])), []).append(index)
+    return groups

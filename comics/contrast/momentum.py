@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,5 +50,5 @@ class MomentumCopy(nn.Module):
         torch._foreach_lerp_(ours, theirs, 1 - self.momentum)
 
     @torch.no_grad()
-    def forward(self, *inputs: Tensor) -> list[Tensor]:
+    def forward(self, *inputs: Any) -> list[Tensor]:
         return self.module(*inputs)

@@ -3,7 +3,7 @@
 `comics.contrast` and `comics.model` see a detector only through the classes below, so a new detector has every
 component of COMICS for nothing. docs/add-a-detector.md is a worked example.
 
-Shapes: B images a batch, padded with zeros to H x W, a multiple of 32; N objects of one image. Boxes are (left, top,
+Shapes: B images a batch, padded on the right and below to H x W, a multiple of 32; N objects of one image. Boxes are (left, top,
 right, bottom) in pixels. Class indices count from 0 (`comics.classes`).
 """
 
@@ -23,11 +23,10 @@ from torchvision.ops import roi_align
 
 from comics.detectors.pixels import PIXEL_MEAN, PIXEL_STD
 from comics.errors import UserError
+from comics.padding import Size, blank
 from comics.params import DetectorSettings, InferenceParams, ModelParams
 from comics.params.detectors import declare, external, names
 
-Size = tuple[int, int]
-"""(height, width) in px."""
 
 
 class Target(TypedDict):
@@ -72,9 +71,9 @@ class Detector(nn.Module, ABC):
 
     ::
 
-        features = detector.extractor(detector.normalise(images))   # pyramid maps, finest first
-        outputs = detector.forward_heads(features)                  # raw; every detector has its own dataclass
-        losses = detector.losses(outputs, targets, sizes)           # or
+        features = detector.extractor(detector.normalise(images, sizes))   # pyramid maps, finest first
+        outputs = detector.forward_heads(features)                         # raw; every detector has its own dataclass
+        losses = detector.losses(outputs, targets, sizes)                  # or
         predictions = detector.predict(outputs, sizes)
 
     Subclasses set the attributes below and implement `from_params`, `forward_heads`, `losses`, `predict`, `proposals`, and either
@@ -117,13 +116,18 @@ class Detector(nn.Module, ABC):
             inference: thresholds and numbers kept of `predict`.
         """
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) RGB in [0, 1] to what the extractor takes, channels last in memory."""
-        return ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
+    def normalise(self, images: Tensor, sizes: Sequence[Size] | None = None) -> Tensor:
+        """Images (B, 3, H, W) RGB in [0, 1] to what the extractor takes, channels last in memory.
 
-    def forward(self, images: Tensor) -> Any:
-        """Raw head outputs of `images` (B, 3, H, W), RGB in [0, 1], padded to a multiple of 32."""
-        return self.forward_heads(self.extractor(self.normalise(images)))
+        Outside of `sizes` it is 0, the mean colour, whatever the padding holds: so do detectron2, AdelaiDet and torchvision,
+        which pad after normalisation. Black would be an edge beside every image.
+        """
+        normalised = (images - self.pixel_mean) / self.pixel_std
+        return blank(normalised, sizes).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> Any:
+        """Raw head outputs of `images` (B, 3, H, W), RGB in [0, 1], of `sizes` before they were padded to a multiple of 32."""
+        return self.forward_heads(self.extractor(self.normalise(images, sizes)))
 
     @abstractmethod
     def forward_heads(self, features: list[Tensor]) -> Any:

@@ -271,7 +271,8 @@ class MaskRCNN(Detector):
         loss_mask = maskrcnn_loss(
             self._mask_logits(outputs, [roi[keep] for roi, keep in zip(rois, positive, strict=True)]),
             [roi[keep] for roi, keep in zip(rois, positive, strict=True)],
-            [face["masks"] for face in faces],
+            # at the end of an image its last pixel counts, as in torchvision, not the padding beside it
+            [face["masks"][:, :height, :width] for face, (height, width) in zip(faces, sizes, strict=True)],
             [face["labels"] for face in faces],
             [match[keep] for match, keep in zip(matches, positive, strict=True)],
         )

@@ -18,6 +18,15 @@ from comics.params import InferenceParams, ModelParams
 SIDE = 128  # a multiple of every stride: elsewhere torchvision spaces the anchors of P6 and P7 by a rounded stride
 MODEL = ModelParams(backbone="resnet18", fpn_channels=16, head_channels=16, head_convs=2)
 
+NAMES = {
+    "objectness": "loss_objectness",
+    "rpn_box": "loss_rpn_box_reg",
+    "class": "loss_classifier",
+    "box": "loss_box_reg",
+    "mask": "loss_mask",
+}
+"""Our names of the losses, and torchvision's."""
+
 
 class _Named(nn.Module):
     """Our extractor, with the names of maps that torchvision wants."""
@@ -31,11 +40,11 @@ class _Named(nn.Module):
         return OrderedDict((str(level), maps) for level, maps in enumerate(self.extractor(images)))
 
 
-def reference_of(detector):
+def reference_of(detector, longest=SIDE):
     reference = Reference(
         _Named(detector.extractor),
-        min_size=SIDE,
-        max_size=SIDE,
+        min_size=longest,
+        max_size=longest,
         image_mean=detector.pixel_mean.flatten().tolist(),
         image_std=detector.pixel_std.flatten().tolist(),
         rpn_anchor_generator=AnchorGenerator(
@@ -95,14 +104,7 @@ def test_losses(detector, counts):
     expected = reference(list(images), [{**target, "labels": target["labels"] + 1} for target in targets])
     torch.manual_seed(3)
     found = detector.losses(detector(torch.stack(images)), list(targets), [(SIDE, SIDE)] * 2)
-    names = {
-        "objectness": "loss_objectness",
-        "rpn_box": "loss_rpn_box_reg",
-        "class": "loss_classifier",
-        "box": "loss_box_reg",
-        "mask": "loss_mask",
-    }
-    for ours, theirs in names.items():
+    for ours, theirs in NAMES.items():
         assert float(found[ours].detach()) == pytest.approx(float(expected[theirs].detach()), rel=1e-4, abs=1e-6), ours
 
 
@@ -118,3 +120,56 @@ def test_detections(detector):
         assert torch.equal(ours["labels"], theirs["labels"] - 1)
         differing = ours["masks"] != (theirs["masks"][:, 0] > 0.5)
         assert float(differing.float().mean()) <= 1e-4
+
+
+ODD = [(117, 101), (90, 117)]  # no multiples of 32; the longest sides are alike, so that torchvision scales nothing
+
+
+def padded_scenes():
+    """Our batch, padded with white, and torchvision's list of images, which it pads itself after normalising them."""
+    batch, images, targets, theirs = torch.ones(2, 3, SIDE, SIDE), [], [], []
+    for slot, (height, width), seed in zip(batch, ODD, (10, 11), strict=True):
+        image, target = scene(seed, 2)
+        image = image[:, :height, :width]
+        slot[:, :height, :width] = image
+        limits = torch.tensor([width, height, width, height])
+        boxes = torch.minimum(target["boxes"], limits)
+        masks = torch.zeros_like(target["masks"])
+        masks[:, :height, :width] = target["masks"][:, :height, :width]
+        images.append(image)
+        targets.append({**target, "boxes": boxes, "masks": masks})
+        theirs.append({"boxes": boxes, "labels": target["labels"] + 1, "masks": masks[:, :height, :width]})
+    return batch, images, targets, theirs
+
+
+def test_losses_of_padded_images(detector):
+    batch, images, targets, theirs = padded_scenes()
+    reference = reference_of(detector, longest=117)
+    reference.rpn.train()
+    reference.roi_heads.train()
+    reference.transform.eval()
+    reference.training = True
+    torch.manual_seed(3)
+    expected = reference(images, theirs)
+    torch.manual_seed(3)
+    found = detector.losses(detector(batch, ODD), targets, ODD)
+    assert set(expected) == set(NAMES.values())
+    for ours, theirs_name in NAMES.items():
+        assert found[ours].item() == pytest.approx(expected[theirs_name].item(), rel=1e-4, abs=1e-6), ours
+
+
+def test_detections_of_padded_images(detector):
+    batch, images, _, _ = padded_scenes()
+    with torch.no_grad():
+        expected = reference_of(detector, longest=117).eval()(images)
+        found = detector.predict(detector(batch, ODD), ODD)
+        black = detector.predict(detector(torch.where(batch == 1, 0.0, batch)), ODD)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours["boxes"], theirs["boxes"], rtol=1e-4, atol=1e-2)
+        assert torch.equal(ours["labels"], theirs["labels"] - 1)
+        assert float((ours["masks"] != (theirs["masks"][:, 0] > 0.5)).float().mean()) <= 1e-4
+    assert any(
+        one["scores"].shape != other["scores"].shape or not torch.allclose(one["scores"], other["scores"], rtol=1e-3)
+        for one, other in zip(found, black, strict=True)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from comics.data.loading.batches import (
     collate,
     rasterise,
 )
-from comics.data.loading.geometry import fit, random_affine
+from comics.data.loading.geometry import Affine, fit, random_affine
 from comics.errors import UserError
 from comics.params import TrainingParams, ViewsParams
 
@@ -279,3 +280,26 @@ def test_broken_input_is_named(split: Path) -> None:
     split.write_text('{"images": [{"id": 1}], "annotations": []}')
     with pytest.raises(UserError, match=r"annotations\.json: not a canonical COCO file"):
         Annotations(split)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_a_turn_keeps_the_high_frequencies_of_test_images(scale: float) -> None:
+    """What SRM filters see of a training image is what they see of a test image, to a few percent (docs/fidelity.md)."""
+    size = 160
+    noise = np.random.default_rng(0).normal(128, 12, (size, size, 3)).clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(noise).resize((240, 240), Image.Resampling.BICUBIC)  # a camera's noise is no white one
+    side = round(240 * scale)
+    shrink = np.array([[scale, 0, 0], [0, scale, 0]])
+
+    def residual(matrix: np.ndarray) -> float:
+        pixels = np.asarray(Affine(matrix, (side, side)).image(picture)).astype(float).mean(2)
+        middle = pixels[side // 4 : 3 * side // 4, side // 4 : 3 * side // 4]
+        return float(np.abs(4 * middle[1:-1, 1:-1] - 2 * (middle[:-2, 1:-1] + middle[2:, 1:-1])).mean())
+
+    straight = residual(shrink)
+    for degrees in (5, 15, 30):
+        turn = math.radians(degrees)
+        rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+        centre = np.array([side / 2, side / 2])
+        moved = np.column_stack([rotation @ shrink[:, :2], centre - rotation @ centre])
+        assert 0.85 < residual(moved) / straight < 1.15, degrees

@@ -33,13 +33,19 @@ PAD_TO = 32
 CACHE_PIXELS = 64 * 10**6
 """Datasets of at most so many pixels are decoded once and kept (about 200 MB)."""
 
+
+def padded(side: int) -> int:
+    """A side of an image in px, padded."""
+    return -(-side // PAD_TO) * PAD_TO
+
+
 MIN_SIDE = 1.0
 """Faces whose box is thinner after the transform, in px, are dropped."""
 
 
 @dataclass
 class Batch:
-    """A batch of images, padded with zeros on the right and below.
+    """A batch of images, padded on the right and below. What the padding holds counts nowhere (`comics.padding`).
 
     Attributes:
         images: (B, 3, H, W) float32 RGB in [0, 1].
@@ -292,7 +298,7 @@ class ForensicsDataset(Dataset[Sample]):
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples of any sizes as one batch, padded to a common multiple of `PAD_TO`."""
     sizes = [(int(sample.image.shape[-2]), int(sample.image.shape[-1])) for sample in samples]
-    height, width = (-(-max(sides) // PAD_TO) * PAD_TO for sides in zip(*sizes, strict=True))
+    height, width = (padded(max(sides)) for sides in zip(*sizes, strict=True))
 
     def pad(images: Sequence[Tensor]) -> Tensor:
         batch = torch.zeros(len(images), 3, height, width)
@@ -414,16 +420,43 @@ def training_loader(run: ResolvedRun, root: Path = Path()) -> TrainingLoader:
     )
 
 
+class SizeBatches(Sampler[list[int]]):
+    """Batches of images of one padded size, in the order in which their first images come: `comics.model.Comics` looks at
+    each size for itself.
+
+    Args:
+        sizes: (height, width) of all images.
+        batch_size: images a batch, at most.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int) -> None:
+        groups: dict[tuple[int, int], list[int]] = {}
+        for row, (height, width) in enumerate(sizes):
+            groups.setdefault((padded(height), padded(width)), []).append(row)
+        self.batches = sorted(
+            rows[start : start + batch_size] for rows in groups.values() for start in range(0, len(rows), batch_size)
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
 def evaluation_loader(run: ResolvedRun, split: str, root: Path = Path()) -> DataLoader[Batch]:
-    """Batches of `split` in the order of its file, images as they are but for the longest side.
+    """Batches of `split`, each of images of one padded size, which are as they are but for the longest side.
 
     Raises:
         UserError: the split is not there.
     """
-    dataset = ForensicsDataset(_annotations(run, split, root), run.training)
+    annotations = _annotations(run, split, root)
+    dataset = ForensicsDataset(annotations, run.training)
+    sides = zip(annotations.heights.tolist(), annotations.widths.tolist(), strict=True)
+    sizes = [fit(height, width, run.training.image_size).size for height, width in sides]
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_size=run.inference.batch_size,
+        batch_sampler=SizeBatches(sizes, run.inference.batch_size),
         num_workers=run.training.workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
