@@ -25,7 +25,7 @@ def valid_cells(sizes: Sequence[Size] | None, height: int, width: int, stride: i
 
 def blank(maps: Tensor, sizes: Sequence[Size] | None, stride: int = 1) -> Tensor:
     """`maps` (B, C, H, W) with zeros outside of the images."""
-    cells = valid_cells(sizes, *maps.shape[-2:], stride)
+    cells = valid_cells(sizes, maps.shape[-2], maps.shape[-1], stride)
     if cells is None:
         return maps
     rows, columns = torch.tensor(cells, device=maps.device).unbind(1)
@@ -36,7 +36,7 @@ def blank(maps: Tensor, sizes: Sequence[Size] | None, stride: int = 1) -> Tensor
 
 def extend(maps: Tensor, sizes: Sequence[Size] | None, stride: int = 1) -> Tensor:
     """`maps` (B, C, H, W) whose padding repeats the last valid row and column of each image."""
-    cells = valid_cells(sizes, *maps.shape[-2:], stride)
+    cells = valid_cells(sizes, maps.shape[-2], maps.shape[-1], stride)
     if cells is None:
         return maps
     last = torch.tensor(cells, device=maps.device) - 1
