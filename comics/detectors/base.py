@@ -28,7 +28,6 @@ from comics.params import DetectorSettings, InferenceParams, ModelParams
 from comics.params.detectors import declare, external, names
 
 
-
 class Target(TypedDict):
     """The faces of one image."""
 
