@@ -57,6 +57,8 @@ class ResolvedRun(Block):
     dataset_name: str
     dataset: Dataset
     params: RunParams
+    start: ResolvedRun | None = None
+    """The run whose trained weights this one starts from."""
 
     @property
     def detector(self) -> str:
@@ -98,6 +100,8 @@ class ResolvedRun(Block):
         settings = run["model"].pop("settings")
         if settings:
             run["model"][self.detector] = settings
+        if self.start is not None:
+            run["model"].update(weights="none", start=self.start.checkpoint_digest)
         for component in ("views", "attention"):
             if component not in self.components:
                 del run[component]
@@ -126,8 +130,20 @@ class ResolvedRun(Block):
 
     def from_checkpoint(self) -> ResolvedRun:
         """The run as its trained weights need it: building the network loads no initial weights."""
-        model = self.model.model_copy(update={"weights": "none"})
+        return self._with_weights("none")
+
+    def from_start(self, root: Path = Path()) -> ResolvedRun:
+        """The run as it is trained: its initial weights are the file below `root` that its start has made."""
+        return self if self.start is None else self._with_weights(str(root / self.start.weights_file))
+
+    def _with_weights(self, weights: str) -> ResolvedRun:
+        model = self.model.model_copy(update={"weights": weights})
         return self.model_copy(update={"params": self.params.model_copy(update={"model": model})})
+
+    @property
+    def weights_file(self) -> Path:
+        """Where its trained weights are, from the project's root."""
+        return self.folder / "model.pt"
 
     @property
     def folder(self) -> Path:
@@ -209,7 +225,21 @@ class Params:
             for number, arm in enumerate(study.rows):
                 self._known(f"studies.{name}.rows[{number}].run", arm.run, self.file.runs, "run")
         for run in self.runs:
-            self._run_params(run)  # values that only a merge makes wrong
+            self._check_start(run)
+
+    def _check_start(self, run: str) -> None:
+        """The runs that `run` starts from, one after the other: each there, none twice; and values that only a merge makes
+        wrong."""
+        seen = [run]
+        while (start := self._run_params(seen[-1]).model.start) is not None:
+            key = f"runs.{seen[-1]}.model.start"
+            self._known(key, start, self.file.runs, "run")
+            if start in seen:
+                raise UserError(
+                    f"{self.path}: {key}: '{start}' starts from '{seen[-1]}' itself ({' <- '.join([*seen, start])}).",
+                    "Write `model: {start: null}` for the first of them, in its entry under `runs:`.",
+                )
+            seen.append(start)
 
     def _preset(self, blocks: Mapping[str, Block]) -> dict[str, Any]:
         block = blocks.get(self.dataset) or blocks.get("openforensics")
@@ -229,6 +259,12 @@ class Params:
         except ValidationError as error:
             raise as_user_error(error, RunParams, self.path, ("runs", run)) from None
 
+    @property
+    def starts(self) -> list[str]:
+        """The runs that others start from."""
+        found = (self._run_params(run).model.start for run in self.runs)
+        return list(dict.fromkeys(start for start in found if start is not None))
+
     def require_run(self, run: str) -> None:
         """Raise `UserError` unless `run` is a run of the file."""
         self._known("runs", run, self.file.runs, "run")
@@ -241,13 +277,22 @@ class Params:
     def resolve(self, run: str, seed: int | None = None) -> ResolvedRun:
         """`run` with `seed` (default: its first), complete."""
         self.require_run(run)
+        if seed is None:
+            seed = self.seeds(run)[0]
+        start = self._run_params(run).model.start
         return ResolvedRun(
             name=run,
-            seed=self.seeds(run)[0] if seed is None else seed,
+            seed=seed,
             dataset_name=self.dataset,
             dataset=self.file.datasets[self.dataset],
             params=self._run_params(run),
+            start=None if start is None else self._start(start, seed),
         )
+
+    @cache  # noqa: B019
+    def _start(self, run: str, seed: int) -> ResolvedRun:
+        """`run` with `seed`, where it is trained with that one, and with its first otherwise."""
+        return self.resolve(run, seed if seed in self.seeds(run) else None)
 
     @cached_property
     def _first_of_digest(self) -> dict[str, str]:

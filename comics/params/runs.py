@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from comics.errors import UserError
 from comics.params.backbones import RESNETS, TIMM, check_backbone
-from comics.params.block import Block, Probability, partial, stated
+from comics.params.block import Block, Name, Probability, partial, stated
 from comics.params.detectors import DetectorSettings, is_outside, names, settings_of
 from comics.params.objective import AttentionParams, Component, ObjectiveParams, ViewsParams
 
@@ -73,6 +73,8 @@ class ModelParams(Block):
     """Factor on the channels of a ResNet, for small networks trained from scratch."""
     weights: str = "none"
     """Initial weights: `none`, `imagenet` (torchvision's or timm's own) or a file's path."""
+    start: Name | None = None
+    """A run whose trained weights this one starts from, as far as they fit; then `weights` has no meaning."""
     frozen_stages: int = Field(0, ge=0)
     """How many stages, from the stem on, are not trained: a ResNet has 5; of timm's models, what timm calls so."""
     frozen_batchnorm: bool = False

@@ -19,7 +19,7 @@ from comics.files import read_json, write_text
 from comics.params import METRICS, Params, TableParams
 from comics.provenance import require_intact
 from comics.report import reported
-from comics.report.results import Row, read_rows, runs_drawn
+from comics.report.results import Measured, Row, read_rows, runs_drawn
 from comics.report.style import (
     BETTER,
     GREY,
@@ -246,6 +246,21 @@ def _mark(lines: list[Line], split: str, similar: Similar) -> None:
             cell.similar = cell.rank != 1 and (line.run or "", split, cell.task, cell.metric) in similar
 
 
+def _starts(measured: Sequence[Measured]) -> list[str]:
+    """What the measured runs had learnt before they were trained, if anything."""
+    starts = {one.run.name: one.run.start for one in measured}
+    remarks = []
+    for start in {start.name: start for start in starts.values() if start is not None}.values():
+        those = [name for name, other in starts.items() if other is not None and other.name == start.name]
+        who = "All of ours" if len(those) == len(starts) else listing(those)
+        verb = "start" if len(those) > 1 else "starts"
+        epochs = f"{start.training.epochs} epoch{'s' if start.training.epochs > 1 else ''}"
+        remarks.append(
+            f"{who} {verb} from the weights of {start.params.title or start.name} ({epochs} of the same images)."
+        )
+    return remarks
+
+
 def _remarks(params: Params, rows: list[Row], delta: bool, compared: Sequence[str], marked: bool) -> list[str]:
     """What a reader must know of the numbers: dataset, seeds, marks by the `compared` metrics, if there are any."""
     measured = [one for row in rows for one in list((row.measured or {}).values())[:1]]
@@ -262,6 +277,7 @@ def _remarks(params: Params, rows: list[Row], delta: bool, compared: Sequence[st
             )
         else:
             remarks.append(f"Ours: {where}{spread}.")
+        remarks += _starts(measured)
     if not delta:
         if any(row.params.paper and row.measured for row in rows):
             remarks.append(f"Paper, in grey: as printed, on {reported.DATASET}.")

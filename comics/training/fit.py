@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from comics.data.loading.batches import training_loader
 from comics.files import exclusive, write_json
 from comics.params import ResolvedRun
-from comics.training.checkpoint import save_weights
+from comics.training.checkpoint import load_weights, save_weights
 from comics.training.energy import Expense, nvml_counters, rapl_counters
 from comics.training.hardware import autocast_dtype, device, gpu_uuid, hardware, versions
 from comics.training.module import TrainingModule
@@ -87,7 +87,8 @@ def train(run: ResolvedRun, root: Path = Path()) -> Path:
         The path of ``model.pt``.
 
     Raises:
-        UserError: the dataset is missing, the loss is no longer finite, or another process is training this very run.
+        UserError: the dataset or the weights that it starts from are missing, the loss is no longer finite, or another process is
+            training this very run.
     """
     folder = root / run.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,9 @@ def _train(run: ResolvedRun, root: Path) -> Path:
     loader = training_loader(run, root)
     steps_per_epoch = max(1, math.ceil(len(loader)))
     dtype = autocast_dtype(run.training.precision, device())
-    module = TrainingModule(run, steps_per_epoch)
+    if run.start is not None:
+        load_weights(root / run.start.weights_file, run.start)  # refuses those of a run that has since changed
+    module = TrainingModule(run.from_start(root), steps_per_epoch)
     module.model.detector.prepare(root / "data" / run.dataset_name)
     resume = _resumable(folder / "checkpoints" / "last.ckpt", run)
     gpu = gpu_uuid(device())

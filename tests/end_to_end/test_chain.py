@@ -34,6 +34,7 @@ runs:
   plain: {}
   comics: {components: [views, attention, coarse, fine]}
   killed: {components: [views, attention, coarse, fine], title: The same as comics}
+  begun: {components: [coarse], model: {start: comics}, training: {epochs: 1, lr: 1e-9, weight_decay: 0}}
 """
 
 
@@ -88,6 +89,29 @@ def test_a_run_leaves_weights_description_logs_and_scores(project: Path) -> None
     assert [(row["task"], row["class"]) for row in rows] == [
         (task, name) for task in ("detection", "segmentation") for name in ("all", "Real", "Fake")
     ]
+
+
+def test_a_run_starts_from_the_weights_of_another(project: Path) -> None:
+    comics(project, "train", "begun")
+    start, begun = (
+        torch.load(project / f"results/mini/{name}/seed0/model.pt", weights_only=True) for name in ("comics", "begun")
+    )
+    assert begun["description"]["model"]["start"] == start["digest"]
+    learnt = [name for name in begun["state_dict"] if name.startswith("detector.") and "running" not in name]
+    learnt = [name for name in learnt if begun["state_dict"][name].is_floating_point()]
+    assert len(learnt) > 50
+    for name in [*learnt, "momentum.module.extractor.body.layer4.0.conv1.weight"]:
+        source = name.replace("momentum.module.extractor.", "detector.extractor.")
+        torch.testing.assert_close(begun["state_dict"][name], start["state_dict"][source], rtol=1e-4, atol=1e-6)
+
+    text = (project / "params.yaml").read_text()
+    try:  # the run that it starts from is no longer what it was
+        (project / "params.yaml").write_text(text.replace("batch_size: 4", "batch_size: 2"))
+        refused = comics(project, "train", "begun", code=2)
+    finally:
+        (project / "params.yaml").write_text(text)
+    assert "results/mini/comics/seed0/model.pt" in refused
+    assert "has changed since" in refused
 
 
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(project: Path) -> None:

@@ -123,6 +123,41 @@ def test_runs_that_resolve_to_the_same_are_one(params: Params) -> None:
     assert params.resolve("same").digest == params.resolve("coarse").digest
 
 
+def test_a_run_starts_from_another(tmp_path: Path, params: Params) -> None:
+    text = SMALL.replace(
+        "cold: {components: [coarse], ", "cold: {seeds: [0, 3], components: [coarse], model: {start: plain}, "
+    )
+    begun = load(write(tmp_path, text.replace("plain: {}", "plain: {seeds: [3, 4]}")))
+    assert begun.starts == ["plain"]
+    assert begun.resolve("plain").start is None
+    run = begun.resolve("cold", 3)
+    assert run.start == begun.resolve("plain", 3)  # of the same seed, where there is one
+    assert begun.resolve("cold", 0).start == begun.resolve("plain", 3)  # of its first otherwise
+    assert run.description["model"]["start"] == run.start.checkpoint_digest
+    assert run.from_start(tmp_path).model.weights == str(tmp_path / "results/mini/plain/seed3/model.pt")
+    assert run.from_start(tmp_path).digest == run.digest != params.resolve("cold", 3).digest
+    other = load(write(tmp_path, text.replace("plain: {}", "plain: {training: {lr: 0.3}, seeds: [3, 4]}")))
+    assert other.resolve("cold", 3).digest != run.digest
+    assert other.resolve("coarse", 3).digest == begun.resolve("coarse", 3).digest
+
+
+def test_starts_that_lead_nowhere(tmp_path: Path) -> None:
+    absent = SMALL.replace("plain: {}", "plain: {model: {start: cole}}")
+    with pytest.raises(UserError, match=r"runs\.plain\.model\.start: there is no run 'cole'") as caught:
+        load(write(tmp_path, absent))
+    assert "'cold'" in caught.value.remedy
+    circle = SMALL.replace("plain: {}", "plain: {model: {start: same}}").replace(
+        "same: {", "same: {model: {start: plain}, "
+    )
+    with pytest.raises(UserError, match="plain <- same <- plain"):
+        load(write(tmp_path, circle))
+    whole = SMALL.replace("mini: {backbone: resnet18}", "mini: {backbone: resnet18, start: plain}")
+    with pytest.raises(UserError, match="start: null"):
+        load(write(tmp_path, whole))
+    first = load(write(tmp_path, whole.replace("plain: {}", "plain: {model: {start: null}}")))
+    assert first.resolve("cold").start == first.resolve("plain")
+
+
 def test_the_digest_follows_what_matters_and_nothing_else(tmp_path: Path, params: Params) -> None:
     def digest(old: str, new: str, run: str = "plain", seed: int = 0) -> str:
         return load(write(tmp_path, SMALL.replace(old, new, 1))).resolve(run, seed).digest

@@ -25,7 +25,7 @@ LOG_FOLDER = f"logs/{PARAMS.dataset}/{{run}}/seed{{seed}}"
 
 
 wildcard_constraints:
-    run="|".join(dict.fromkeys(map(PARAMS.canonical, PARAMS.runs))),
+    run="|".join(dict.fromkeys([*map(PARAMS.canonical, PARAMS.runs), *PARAMS.starts])),
     seed=r"\d+",
     split="|".join(SPLITS),
 
@@ -50,6 +50,12 @@ def resolved(wildcards):
 def prepared_for(wildcards):
     """What a detector needs from the training split before it is trained."""
     return [f"data/{PARAMS.dataset}/{name}" for name in resolved(wildcards).model.settings.prepared]
+
+
+def start_of(wildcards):
+    """The weights that a run starts from, where another run makes them."""
+    start = resolved(wildcards).start
+    return [] if start is None else str(start.weights_file)
 
 
 def annotations(split):

@@ -7,6 +7,7 @@ rule train:
     input:
         train=annotations("train"),
         prepared=prepared_for,
+        start=start_of,
     output:
         model=ensure(f"{RUN_FOLDER}/model.pt", non_empty=True),
         description=ensure(f"{RUN_FOLDER}/run.json", non_empty=True),
