@@ -10,7 +10,7 @@ import typer
 
 from comics.errors import UserError
 
-_GROUPS = ("data", "train", "detect", "evaluate", "report", "weights", "workflow")
+_GROUPS = ("data", "train", "detect", "calibrate", "evaluate", "report", "weights", "workflow")
 
 
 def app() -> typer.Typer:

@@ -21,15 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from comics.classes import CLASSES
 from comics.errors import UserError
 from comics.evaluation.inputs import Detections, GroundTruth, read_detections, read_ground_truth
+from comics.evaluation.judging import MATCHED, boxes_of_masks, fake_category
 from comics.evaluation.verdicts import FLOOR, OVERLAP, Bools, Floats, Ints, grouped, probability_of_fake
 from comics.files import read_json
 
 FORMAT = "comics-calibration/1"
-MATCH = 0.5
-"""Least IoU of a found face with a true one."""
 BINS = 10
 """Of the reliability diagram, of equal width."""
 THRESHOLDS = ("eer", "fpr1", "fpr5", "olrp")
@@ -48,6 +46,7 @@ class FoundFaces:
         p_fake: (G,) before calibration.
         truth: (G,) 0 real, 1 fake, -1 where there is no face.
         ious: (G,) with the true face, 0 where there is none.
+        annotations: (G,) index of the true face in the ground truth, -1 where there is none.
         real, fake: how many faces there are in truth.
     """
 
@@ -55,6 +54,7 @@ class FoundFaces:
     p_fake: Floats
     truth: Ints
     ious: Floats
+    annotations: Ints
     real: int
     fake: int
 
@@ -147,23 +147,23 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
 def match_faces(truth: GroundTruth, found: Detections, overlap: float = OVERLAP, floor: float = FLOOR) -> FoundFaces:
     """The faces that `found` add up to, each beside its true one.
 
-    Found faces choose by descending score, each the free true face that it overlaps most, by at least `MATCH`. Those on
+    Found faces choose by descending score, each the free true face that it overlaps most, by at least `MATCHED`. Those on
     crowd regions alone are left out.
 
     Raises:
-        UserError: one of the two has no boxes, or the truth no class named Fake.
+        UserError: the truth has no boxes, or no class named Fake.
     """
-    names = {name: category for category, name in truth.categories.items()}
-    if CLASSES[1] not in names:
-        raise UserError(f"{truth.name}: has no category named {CLASSES[1]}.", "Calibration is for real and fake faces.")
-    if truth.boxes is None or found.boxes is None:
-        missing = truth.name if truth.boxes is None else found.name
-        raise UserError(f"{missing}: has no boxes, by which faces are matched.")
-    fake = found.category_ids == names[CLASSES[1]]
-    leaders, groups = grouped(found.boxes, found.scores, found.images, overlap)
+    category = fake_category(truth)
+    if category is None:
+        raise UserError(f"{truth.name}: has no category named Fake.", "Calibration is for real and fake faces.")
+    if truth.boxes is None:
+        raise UserError(f"{truth.name}: has no boxes, by which faces are matched.")
+    boxes = found.boxes if found.boxes is not None else boxes_of_masks(truth, found)
+    fake = found.category_ids == category
+    leaders, groups = grouped(boxes, found.scores, found.images, overlap)
     p_fake = probability_of_fake(found.scores, fake, groups, floor)
-    true_fake = (truth.annotation_categories == names[CLASSES[1]]).astype(np.int64)
-    labels, ious = np.full(len(leaders), -1), np.zeros(len(leaders))
+    true_fake = (truth.annotation_categories == category).astype(np.int64)
+    labels, places, ious = np.full(len(leaders), -1), np.full(len(leaders), -1), np.zeros(len(leaders))
     keep = np.ones(len(leaders), bool)
     of_image = np.argsort(truth.annotation_images, kind="stable")
     starts = np.searchsorted(truth.annotation_images[of_image], np.arange(len(truth.image_ids) + 1))
@@ -172,14 +172,15 @@ def match_faces(truth: GroundTruth, found: Detections, overlap: float = OVERLAP,
     for image in np.unique(images):
         faces = of_image[starts[image] : starts[image + 1]]
         mine = np.arange(edges[image], edges[image + 1])
-        table = _ious(found.boxes[leaders[mine]], truth.boxes[faces])
+        table = _ious(boxes[leaders[mine]], truth.boxes[faces])
         free = ~truth.crowd[faces]
         for row, face in enumerate(mine.tolist()):
             choice = np.where(free, table[row], -1.0)
             best = int(choice.argmax()) if len(choice) else -1
-            if best >= 0 and choice[best] >= MATCH:
-                labels[face], ious[face], free[best] = true_fake[faces[best]], choice[best], False
-            elif (table[row][truth.crowd[faces]] >= MATCH).any():
+            if best >= 0 and choice[best] >= MATCHED:
+                labels[face], places[face], ious[face] = true_fake[faces[best]], faces[best], choice[best]
+                free[best] = False
+            elif (table[row][truth.crowd[faces]] >= MATCHED).any():
                 keep[face] = False
     own = ~truth.crowd
     return FoundFaces(
@@ -187,6 +188,7 @@ def match_faces(truth: GroundTruth, found: Detections, overlap: float = OVERLAP,
         p_fake=p_fake[keep],
         truth=labels[keep],
         ious=ious[keep],
+        annotations=places[keep],
         real=int((own & (true_fake == 0)).sum()),
         fake=int((own & (true_fake == 1)).sum()),
     )
@@ -322,7 +324,7 @@ def equal_error(p_fake: Floats, fake: Bools) -> float:
     A face is called fake from the threshold on. Between two faces the middle is taken.
     """
     values = np.unique(p_fake)
-    cuts = np.concatenate([[values[0]], (values[1:] + values[:-1]) / 2, [min(1.0, values[-1] + 1e-6)]])
+    cuts = np.concatenate([[values[0]], (values[1:] + values[:-1]) / 2, [values[-1] + 1e-6]])
     alarms = 1 - np.searchsorted(np.sort(p_fake[~fake]), cuts, "left") / max((~fake).sum(), 1)
     misses = np.searchsorted(np.sort(p_fake[fake]), cuts, "left") / max(fake.sum(), 1)
     worst = np.maximum(alarms, misses)
@@ -336,7 +338,7 @@ def false_alarms(real: Floats, rate: float) -> float:
     allowed = int(np.floor(rate * len(ordered) + 1e-9))
     if allowed >= len(ordered):
         return 0.0
-    return float(min(1.0, np.nextafter(ordered[allowed], 2.0)))
+    return float(np.nextafter(ordered[allowed], 2.0))
 
 
 def optimal_threshold(p_fake: Floats, fake: Bools, ious: Floats, total: int) -> float:
@@ -351,7 +353,7 @@ def optimal_threshold(p_fake: Floats, fake: Bools, ious: Floats, total: int) -> 
     order = np.argsort(-p_fake, kind="stable")
     p, hit = p_fake[order], fake[order]
     hits = np.cumsum(hit)
-    error = np.cumsum(np.where(hit, (1 - ious[order]) / (1 - MATCH), 0.0))
+    error = np.cumsum(np.where(hit, (1 - ious[order]) / (1 - MATCHED), 0.0))
     alarms = np.cumsum(~hit)
     lrp = (error + alarms + (total - hits)) / np.maximum(total + alarms, 1)
     last = np.append(np.diff(p) != 0, True)

@@ -84,7 +84,7 @@ class _Found:
 
     def __init__(self, truth: GroundTruth, found: Detections, fake: int) -> None:
         self.found = found
-        self.boxes = found.boxes if found.boxes is not None else _boxes_of_masks(truth, found)
+        self.boxes = found.boxes if found.boxes is not None else boxes_of_masks(truth, found)
         forged = found.category_ids == fake
         self.leaders, groups = grouped(self.boxes, found.scores, found.images)
         self.images = found.images[self.leaders]
@@ -96,7 +96,7 @@ class _Found:
         self.outlines[groups[order]] = order  # of several the last is kept: the highest
 
 
-def _boxes_of_masks(truth: GroundTruth, found: Detections) -> Floats:
+def boxes_of_masks(truth: GroundTruth, found: Detections) -> Floats:
     """(N, 4) x, y, width, height of the masks of detections."""
     from pycocotools import mask as rle
 

@@ -35,6 +35,7 @@ from comics.params import (
 )
 from comics.report import reported, study
 from comics.report.gallery import read_photo, run_title, verdict_text
+from comics.report.reliability import reliability_svg
 from comics.report.results import (
     NotCurrent,
     Row,
@@ -392,9 +393,17 @@ def _seed_view(run: ResolvedRun, root: Path) -> dict[str, Any]:
         shown.append(("Precision", str(facts.get("precision", "not recorded"))))
         versions = facts.get("versions") or {}
         shown.append(("Versions", ", ".join(f"{key} {value}" for key, value in versions.items()) or "not recorded"))
+    calibration = _calibration(run, root)
+    if calibration:
+        before, after = calibration["before"]["ece"], calibration["after"]["ece"]
+        shown.append(("Calibration error", f"{before:.3f} before, {after:.3f} after, on {calibration['split']}"))
     files = [
         str(path)
-        for path in (run.folder / "run.json", *(scores_path(run, split) for split in TEST_SPLITS))
+        for path in (
+            run.folder / "run.json",
+            run.folder / "README.md",
+            *(scores_path(run, split) for split in TEST_SPLITS),
+        )
         if (root / path).exists()
     ]
     return {
@@ -402,8 +411,16 @@ def _seed_view(run: ResolvedRun, root: Path) -> dict[str, Any]:
         "state": training_state(run, root),
         "facts": shown,
         "files": files,
+        "reliability": reliability_svg(calibration, f"{run.name}, seed {run.seed}") if calibration else "",
         "curves": read_curves(root / run.folder / "logs" / "metrics.csv") if current else {},
     }
+
+
+def _calibration(run: ResolvedRun, root: Path) -> dict[str, Any]:
+    """The run's calibration.json; empty where there is none of this version of the run."""
+    path = root / run.folder / "calibration.json"
+    content = read_json(path) if path.exists() else {}
+    return content if isinstance(content, dict) and content.get("digest") == run.digest else {}
 
 
 # ---------------------------------------------------------------------------------------------------------- studies
