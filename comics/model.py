@@ -132,9 +132,10 @@ class Comics(nn.Module):
         return keys, _boxes(self.detector.propose(keys))
 
     def after_step(self) -> None:
-        """Move the momentum extractor by equation 1. To be called once after every optimiser step, however many batches
-        its gradient was accumulated over; without effect in evaluation."""
-        if self.momentum is not None and self.training:
+        """Move queues and prototypes by the batch's keys, and the momentum extractor by equation 1. To be called once after
+        every optimiser step, however many batches its gradient was accumulated over; without effect in evaluation."""
+        if self.momentum is not None and self.coarse is not None and self.training:
+            self.coarse.remember()
             self.momentum.update()
 
     def predict(self, images: Tensor, sizes: Sequence[Size]) -> list[Prediction]:

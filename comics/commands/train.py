@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,8 +24,14 @@ def train(run: RunArgument, seed: SeedOption = None) -> None:
 
     resolved = load().resolve(run, seed)
     from comics.training.fit import train as fit
+    from comics.training.signals import Interrupted
 
-    print(f"{fit(resolved)} is written (digest {resolved.digest}).")
+    try:
+        path = fit(resolved)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        raise typer.Exit(interrupted.exit_code) from None
+    print(f"{path}: the weights of '{run}', seed {resolved.seed} (digest {resolved.digest}).")
 
 
 def predict(

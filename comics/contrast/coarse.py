@@ -90,6 +90,7 @@ class CoarseContrast(nn.Module):
         super().__init__()
         self.params, self.temperature = params, temperature
         self.weights = _level_weights(params.level_weights, levels) if params.multi_scale else [1.0]
+        self._seen: list[tuple[int, Tensor]] = []
         self.memory = Memory(
             len(self.weights) * len(CLASSES), params.queue_size, channels, params.prototype_momentum, params.pushed
         )
@@ -103,7 +104,7 @@ class CoarseContrast(nn.Module):
         faces: Sequence[Tensor],
         labels: Sequence[Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of equation 5, before its weight lambda 1. In training, the memory is updated.
+        """The loss of equation 5, before its weight lambda 1. In training, the keys are kept for `remember`.
 
         Args:
             queries: pyramid maps (B, C, H, W) of F_q, with gradient.
@@ -134,8 +135,15 @@ class CoarseContrast(nn.Module):
         if self.training:
             for scale, classes in enumerate(scales):
                 for label, (_, _, key) in enumerate(classes):
-                    self.memory.update(self._group(scale, label), key)
+                    self._seen.append((self._group(scale, label), key.detach()))
         return total, {"coarse_infonce": value.detach(), "coarse_proposals": compared.detach()}
+
+    def remember(self) -> None:
+        """Move prototypes and queues by the keys since the last call. To be called after the optimiser's step, so that a
+        step that is refused leaves no trace; batches whose gradients are accumulated are compared with the same queues."""
+        for group, keys in self._seen:
+            self.memory.update(group, keys)
+        self._seen.clear()
 
     def _compare(self, scale: int, classes: Sequence[Found]) -> tuple[Tensor, Tensor, Tensor]:
         """Mean FlatNCE and InfoNCE over the queries of one scale that have negatives, and their number."""

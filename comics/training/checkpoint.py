@@ -3,35 +3,58 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from comics.errors import UserError
-from comics.files import atomic_write
 from comics.params import ResolvedRun
+from comics.provenance import require_intact, sidecar_path, write_sidecar
+from comics.training.finite import require_finite
+from comics.training.tensors import write_tensors
 
 
-def save_weights(path: str | os.PathLike[str], model: nn.Module, run: ResolvedRun) -> None:
-    """Write the weights of `model`, readable by ``torch.load(path, weights_only=True)``."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    content = {"digest": run.checkpoint_digest, "description": run.description, "state_dict": state}
-    with atomic_write(path) as beside:
-        torch.save(content, beside)
+def save_weights(
+    path: str | os.PathLike[str],
+    model: nn.Module | Mapping[str, Tensor],
+    run: ResolvedRun,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the weights of `model`, readable by ``torch.load(path, weights_only=True)``, and their sidecar.
+
+    Args:
+        path: of the file.
+        model: or its state.
+        run: that made them.
+        data: what it was trained on (`comics.data.canonical.content.Content.facts`).
+
+    Raises:
+        UserError: a tensor is not finite; nothing is written.
+    """
+    tensors = model.state_dict() if isinstance(model, nn.Module) else model
+    state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    require_finite(state, f"{path}: is not written", f"Lower training.lr of run '{run.name}' in params.yaml.")
+    facts = {"digest": run.checkpoint_digest, "data": dict(data or {})}
+    sidecar_path(path).unlink(missing_ok=True)  # before the file that it is not the sidecar of
+    write_tensors(Path(path), {**facts, "description": run.description, "state_dict": state})
+    write_sidecar(path, {**facts, "run": run.name, "seed": run.seed})
 
 
 def load_weights(path: str | os.PathLike[str], run: ResolvedRun) -> dict[str, torch.Tensor]:
     """The weights in `path`, which `run` must have made.
 
     Raises:
-        UserError: the file is absent, is no checkpoint, or comes from a run that has since changed.
+        UserError: the file is absent, damaged, no checkpoint, holds a number that is not finite, or comes from a run that
+            has since changed.
     """
     target = run.folder / "model.pt"
     if not Path(path).exists():
         raise UserError(f"{path}: no such checkpoint.", f"Train it with: snakemake {target}")
     renew = f"Train it with: snakemake --force {target}"  # without --force, one that it did not make would do
+    require_intact(path, renew)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
         digest, state = content["digest"], content["state_dict"]
@@ -41,4 +64,5 @@ def load_weights(path: str | os.PathLike[str], run: ResolvedRun) -> dict[str, to
         raise UserError(
             f"{path}: its run has changed since ({digest}, params.yaml now gives {run.checkpoint_digest}).", renew
         )
+    require_finite(state, str(path), renew)
     return state

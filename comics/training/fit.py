@@ -2,74 +2,83 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
-import subprocess
+import resource
+import sys
 import warnings
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
+from comics.data.canonical.content import Content, content_of
 from comics.data.loading.batches import training_loader
-from comics.files import exclusive, write_json
+from comics.errors import UserError
+from comics.files import exclusive, read_json, write_json
 from comics.params import ResolvedRun
+from comics.provenance import is_intact, read_sidecar
 from comics.training.checkpoint import load_weights, save_weights
+from comics.training.checkpoints import CheckpointFolder, Checkpoints
+from comics.training.curves import CurveLogger
 from comics.training.energy import Expense, nvml_counters, rapl_counters
-from comics.training.hardware import autocast_dtype, device, gpu_uuid, hardware, versions
+from comics.training.hardware import autocast_dtype, device, git_state, gpu_uuid, hardware, versions
+from comics.training.messages import warn
 from comics.training.module import TrainingModule
-from comics.training.progress import TrainingProgress
+from comics.training.progress import STATUS_NAME, TrainingProgress
+from comics.training.signals import Interruption
+from comics.training.throughput import Throughput
+
+_LITTER = (".model.*.pt", ".run.*.json", ".model.pt.meta.*.json", "..progress.*.json", STATUS_NAME)
+"""What `atomic_write` leaves of a killed training in its run's folder."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _commit() -> str | None:
-    """The commit of the code, for run.json only: a digest never depends on it."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
+def is_trained(run: ResolvedRun, data: Content, root: Path = Path()) -> bool:
+    """Whether ``model.pt`` and ``run.json`` are of this very run and of the data as it is."""
+    folder = root / run.folder
+    model = folder / "model.pt"
+    if not (model.exists() and (folder / "run.json").exists()):
+        return False
+    told, described = read_sidecar(model), read_json(folder / "run.json")
+    return (
+        told.get("digest") == described.get("checkpoint_digest") == run.checkpoint_digest
+        and told.get("data") == data.facts
+        and is_intact(model)
+    )
 
 
-def _resumable(path: Path, run: ResolvedRun) -> Path | None:
-    """`path` where it is a checkpoint that this very run can go on from."""
-    if not path.exists():
-        return None
-    try:
-        digest = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("comics_digest")
-    except Exception:  # half of a file from a full disk, say: training from the start is always right
-        return None
-    return path if digest == run.checkpoint_digest else None
-
-
-def _trainer(run: ResolvedRun, folder: Path, dtype: torch.dtype, expense: Expense) -> lightning.Trainer:
+def _trainer(
+    run: ResolvedRun,
+    folder: Path,
+    dtype: torch.dtype,
+    files: CheckpointFolder,
+    callbacks: list[lightning.Callback],
+    first_step: int,
+) -> lightning.Trainer:
     training = run.training
     logs = folder / "logs"
-    checkpoints = folder / "checkpoints"
-    keep_last: dict[str, Any] = {"save_top_k": 1, "monitor": None, "enable_version_counter": False}
-    callbacks: list[lightning.Callback] = [
-        expense,
-        ModelCheckpoint(checkpoints, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **keep_last),
-        ModelCheckpoint(
-            checkpoints,
-            filename="last",
-            train_time_interval=timedelta(minutes=training.checkpoint_minutes),
-            **keep_last,
-        ),
-        TrainingProgress(f"{run.name} seed {run.seed}"),
-    ]
+    resumed: dict[str, Any] = {"purge_step": first_step} if first_step else {}
     return lightning.Trainer(
         max_epochs=training.epochs,
         accelerator="gpu" if device().type == "cuda" else "cpu",
         devices=1,
         precision="bf16-mixed" if dtype == torch.bfloat16 else "32-true",
         callbacks=callbacks,
-        logger=[CSVLogger(logs, name="", version=""), TensorBoardLogger(logs, name="", version="tensorboard")],
+        # Named, lest Lightning finds SLURM: it would save into the working folder, requeue by itself, and take what lies there
+        plugins=[files, LightningEnvironment()],
+        default_root_dir=files.folder,
+        enable_checkpointing=False,
+        logger=[
+            CurveLogger(logs / "metrics.csv", first_step),
+            TensorBoardLogger(logs, name="", version="tensorboard", **resumed),
+        ],
         log_every_n_steps=10,
         gradient_clip_val=training.clip_gradient_norm or None,
         enable_model_summary=False,
@@ -78,17 +87,33 @@ def _trainer(run: ResolvedRun, folder: Path, dtype: torch.dtype, expense: Expens
     )
 
 
+@contextmanager
+def _full_disks_told(folder: Path, files: CheckpointFolder) -> Iterator[None]:
+    """Turn a full disk, wherever it is met, into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = error.filename or folder
+        raise UserError(
+            f"{where}: cannot be written ({error.strerror}); {files.kept}.",
+            "Free some space, then run the same command again.",
+        ) from None
+
+
 def train(run: ResolvedRun, root: Path = Path()) -> Path:
     """Train `run` and write ``model.pt`` and ``run.json`` into its folder below `root`.
 
-    An interrupted training of the same description goes on from ``checkpoints/last.ckpt``.
+    An interrupted training of the same description goes on from its last checkpoint; one that is done is left alone.
 
     Returns:
         The path of ``model.pt``.
 
     Raises:
-        UserError: the dataset or the weights that it starts from are missing, the loss is no longer finite, or another process is
-            training this very run.
+        UserError: the dataset or the weights that it starts from are missing, the training data has changed since the last
+            checkpoint, a number is no longer finite, the disk is full, or another process is training this very run.
+        Interrupted: a signal asked it to stop, and a checkpoint was written.
     """
     folder = root / run.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,43 +123,88 @@ def train(run: ResolvedRun, root: Path = Path()) -> Path:
 
 def _train(run: ResolvedRun, root: Path) -> Path:
     folder = root / run.folder
+    model = folder / "model.pt"
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     lightning.seed_everything(run.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
 
     loader = training_loader(run, root)
-    steps_per_epoch = max(1, math.ceil(len(loader)))
+    data = content_of(root / run.annotations("train"))
+    if is_trained(run, data, root):
+        warn(f"{model} is trained already; remove it to train anew.")
+        return model
+    for pattern in _LITTER:
+        for litter in folder.glob(pattern):
+            litter.unlink(missing_ok=True)
+    files = CheckpointFolder(folder / "checkpoints", run, data.facts)
+    files.sweep()
+    resume = files.newest(warn)
+    told = _read(resume)
+    first_step = int(told.get("global_step", 0))
     dtype = autocast_dtype(run.training.precision, device())
+    if told:  # it goes on in what it began with, whatever this machine would choose
+        dtype = getattr(torch, told["comics_precision"])
+    precision = str(dtype).removeprefix("torch.")
     if run.start is not None:
         load_weights(root / run.start.weights_file, run.start)  # refuses those of a run that has since changed
-    module = TrainingModule(run.from_start(root), steps_per_epoch)
+    steps_per_epoch = max(1, math.ceil(len(loader)))
+    module = TrainingModule(run.from_start(root), steps_per_epoch, folder, precision)
     module.model.detector.prepare(root / "data" / run.dataset_name)
-    resume = _resumable(folder / "checkpoints" / "last.ckpt", run)
+    throughput = Throughput()
     gpu = gpu_uuid(device())
     expense = Expense(rapl_counters() + (nvml_counters(gpu) if gpu else []), resumes=resume is not None)
-    trainer = _trainer(run, folder, dtype, expense)
-    trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    write_json(
-        folder / "run.json",
-        {
-            "run": run.name,
-            "seed": run.seed,
-            "dataset": run.dataset_name,
-            "digest": run.digest,
-            "checkpoint_digest": run.checkpoint_digest,
-            "description": run.description,
-            "hardware": hardware(device()),
-            "precision": str(dtype).removeprefix("torch."),
-            "versions": versions(),
-            "commit": _commit(),
-            "steps": trainer.global_step,
-            **expense.report(),
-            "resumed": resume is not None,
-        },
-        indent=2,
-    )
-    save_weights(folder / "model.pt", module.model, run)
-    return folder / "model.pt"
+    if resume is not None:
+        warn(f"{run.folder}: goes on from step {first_step}")
+    with Interruption() as interruption, _full_disks_told(folder, files):
+        callbacks: list[lightning.Callback] = [
+            expense,
+            throughput,
+            TrainingProgress(f"{run.name} seed {run.seed}", throughput, folder),
+            Checkpoints(files, run.training.checkpoint_minutes, interruption),
+        ]
+        trainer = _trainer(run, folder, dtype, files, callbacks, first_step)
+        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+        save_weights(model, module.model, run, data.facts)
+        write_json(
+            folder / "run.json",
+            {
+                "run": run.name,
+                "seed": run.seed,
+                "dataset": run.dataset_name,
+                "digest": run.digest,
+                "checkpoint_digest": run.checkpoint_digest,
+                "description": run.description,
+                "data": data.facts,
+                "hardware": hardware(device()),
+                "precision": precision,
+                "versions": versions(),
+                **git_state(),
+                "steps": trainer.global_step,
+                **expense.report(),
+                **throughput.report(),
+                "peak_memory": peak_memory(),
+                "resumed": resume is not None,
+            },
+            indent=2,
+        )
+    files.clear()
+    return model
+
+
+def _read(checkpoint: Path | None) -> dict[str, Any]:
+    """A checkpoint that was found whole, its tensors left on the disk."""
+    if checkpoint is None:
+        return {}
+    content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return content
+
+
+def peak_memory() -> dict[str, int | None]:
+    """Most bytes that this process has held: resident ones of the host, tensors of the device (None without one)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    on = device()
+    return {
+        "host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "device": torch.cuda.max_memory_allocated(on) if on.type == "cuda" else None,
+    }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as lightning
 import torch
 from torch import nn
@@ -12,11 +15,17 @@ from torch import nn
 from comics.data.loading.batches import Batch
 from comics.detectors.backbone.layers import is_norm
 from comics.errors import UserError
-from comics.model import Comics
+from comics.model import Comics, LossTerms
 from comics.params import ResolvedRun, TrainingParams
-
-FINITE_CHECK_STEPS = 20
-"""A check waits for the device, so it is not made at every step."""
+from comics.training.finite import (
+    LossWatch,
+    broken_gradients,
+    broken_terms,
+    gradient_norm,
+    save_for_inspection,
+    some,
+)
+from comics.training.messages import warn
 
 
 def learning_rate_factor(step: int, steps_per_epoch: int, training: TrainingParams) -> float:
@@ -70,11 +79,26 @@ class TrainingModule(lightning.LightningModule):
     Args:
         run: what to train.
         steps_per_epoch: optimiser steps an epoch, which turns milestones into steps.
+        folder: the run's own; a batch that goes wrong is saved below it.
+        precision: what the run computes in, for checkpoints.
+
+    Attributes:
+        loss: of the last batch.
     """
 
-    def __init__(self, run: ResolvedRun, steps_per_epoch: int) -> None:
+    def __init__(
+        self,
+        run: ResolvedRun,
+        steps_per_epoch: int,
+        folder: Path = Path(),
+        precision: str = "float32",
+    ) -> None:
         super().__init__()
         self.run = run
+        self.folder, self.precision_name = folder, precision
+        self.watch = LossWatch()
+        self.loss = math.nan
+        self._last: tuple[Batch, LossTerms] | None = None
         self.steps_per_epoch = steps_per_epoch
         self.model = Comics(run).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -95,18 +119,61 @@ class TrainingModule(lightning.LightningModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """What a step draws follows from seed, step and rank alone, wherever a training was interrupted."""
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        key = np.random.SeedSequence((self.run.seed, self.global_step, part, self.global_rank))
+        torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         losses = self.model.losses(batch)
-        if batch_idx % FINITE_CHECK_STEPS == 0 and not torch.isfinite(losses.total):
-            terms = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.terms.items())
-            raise UserError(
-                f"{self.run.folder}: the loss is no longer finite at step {self.global_step} ({terms}).",
-                f"Lower training.lr of run '{self.run.name}' in params.yaml, or set training.clip_gradient_norm.",
-            )
+        total = losses.total
         size = len(batch.targets)
-        values = {"loss": losses.total, **losses.terms, **losses.logged}
+        values = {"loss": total, **losses.terms, **losses.logged}
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, batch_size=size)
-        return losses.total
+        self._last = batch, LossTerms({name: value.detach() for name, value in losses.terms.items()}, losses.logged)
+        return total
+
+    def terms(self) -> dict[str, float]:
+        """The weighted terms of the last batch's loss."""
+        return {} if self._last is None else {name: float(value) for name, value in self._last[1].terms.items()}
+
+    def on_after_backward(self) -> None:
+        """One wait for the device a batch, when all of it has been asked for: what comes back decides whether the step is
+        taken."""
+        assert self._last is not None
+        batch, losses = self._last
+        self.loss = float(losses.total)
+        if not math.isfinite(self.loss):
+            self._refuse("the loss", broken_terms(losses), batch, losses)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.log("train/lr", optimizer.param_groups[0]["lr"])
+        assert self._last is not None
+        batch, losses = self._last
+        self._norm = gradient_norm(self.model.parameters())
+        norm = float(self._norm)
+        if not math.isfinite(norm):
+            self._refuse("the gradient", broken_gradients(self.model), batch, losses)
+        self.log("train/gradient_norm", norm)
+        if spike := self.watch.take(self.loss):
+            terms = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.terms.items())
+            warn(
+                f"{self.run.folder}: step {self.global_step}: the loss is {spike.loss:.3g}, about {spike.usual:.3g} before "
+                f"({terms}; images {', '.join(map(str, batch.image_ids))})"
+            )
+
+    def _refuse(self, what: str, names: list[str], batch: Batch, losses: LossTerms) -> None:
+        """End the training before the optimiser's step."""
+        path = self.folder / "not_finite" / f"step-{self.global_step:08}.pt"
+        save_for_inspection(path, batch, losses)
+        terms = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.terms.items())
+        raise UserError(
+            f"{self.run.folder}: {what} is not finite at step {self.global_step}: {some(names)} (terms: {terms}; image ids "
+            f"{', '.join(map(str, batch.image_ids))}). The step was not taken; the batch is in {path}.",
+            f"Lower training.lr of run '{self.run.name}' in params.yaml, or set training.clip_gradient_norm; with the "
+            "same settings the same command comes to the same step again.",
+        )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -119,14 +186,13 @@ class TrainingModule(lightning.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip directly: Lightning refuses it for fused optimisers, which is about scaled gradients, of which there are none
-        in bf16 and float32."""
+        in bf16 and float32. The norm is known already."""
         if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        for group in optimizer.param_groups:
-            self.log("train/lr", group["lr"])
-            break
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), gradient_clip_val, self._norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["comics_digest"] = self.run.checkpoint_digest
+        checkpoint["comics_precision"] = self.precision_name
+        checkpoint["comics_watch"] = self.watch.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.watch.load(checkpoint["comics_watch"])

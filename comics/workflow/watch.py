@@ -21,7 +21,7 @@ _STARTED = re.compile(r"Job (?P<job>\d+): .*\(progress: tail -f (?P<log>.+)\)")
 _FINISHED = re.compile(r"Finished jobid: (?P<job>\d+)\b")
 _DONE = re.compile(r"(?P<done>\d+) of (?P<total>\d+) steps \(\d+%\) done")
 _TRAINING = re.compile(
-    r"(?P<title>[^\n]+): step (?P<step>\d+)/(?P<total>\d+), loss (?P<loss>\S+), (?P<left>[\d:]+) left"
+    r"(?P<title>[^\n]+): step (?P<step>\d+)/(?P<total>\d+), loss (?P<loss>[^\s,]+)[^\n]*?, (?P<left>[\d:]+) left"
 )
 _TAIL = 2000  # bytes of a log that surely hold its last line
 

@@ -118,7 +118,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(p
     folder = project / "results/mini/killed/seed0"
     process = subprocess.Popen([sys.executable, "-m", "comics", "train", "killed"], cwd=project, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not (folder / "checkpoints/last.ckpt").exists():
+    while not list(folder.glob("checkpoints/step-*.meta.json")):
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -127,7 +127,8 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(p
     assert f"results/mini/killed/seed0: is being trained by process {process.pid} on " in refused
     process.send_signal(signal.SIGKILL)
     process.wait()
-    spent = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["callbacks"]["Expense"]
+    last = max(folder.glob("checkpoints/step-*.ckpt"))
+    spent = torch.load(last, weights_only=True)["callbacks"]["Expense"]
     assert spent["seconds"] > 0
     assert not (folder / "model.pt").exists()
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from comics.errors import UserError
 from comics.params import TrainingParams, load
+from comics.provenance import write_sidecar
 from comics.training.checkpoint import load_weights, save_weights
 from comics.training.hardware import autocast_dtype, hardware, versions
 from comics.training.module import learning_rate_factor, parameter_groups
@@ -65,12 +66,35 @@ def test_weights_travel_with_their_digest(tmp_path: Path) -> None:
     assert torch.equal(load_weights(path, run)["weight"], model.weight)
     with pytest.raises(UserError, match="has changed since"):
         load_weights(path, other)
-    path.write_bytes(path.read_bytes()[:100])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    with pytest.raises(UserError, match=r"model\.pt: its bytes have changed"):
+        load_weights(path, run)
+    path.write_bytes(whole[:100])
+    write_sidecar(path, {})
     with pytest.raises(UserError, match=r"model\.pt: not a checkpoint"):
         load_weights(path, run)
     with pytest.raises(UserError, match="no such checkpoint") as caught:
         load_weights(tmp_path / "absent.pt", run)
     assert "snakemake" in caught.value.remedy
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path, bad: float) -> None:
+    run = load(ROOT / "params.yaml").resolve("blendmask")
+    model, path = nn.Conv2d(3, 4, 3), tmp_path / "model.pt"
+    save_weights(path, model, run)
+    kept = path.read_bytes()
+    with torch.no_grad():
+        model.weight[1, 2, 0, 1] = bad
+    with pytest.raises(UserError, match=r"1 of 2 tensors are not finite \(weight\)"):
+        save_weights(path, model, run)
+    assert path.read_bytes() == kept
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "state_dict": model.state_dict()}, path)
+    write_sidecar(path, {})
+    with pytest.raises(UserError, match="not finite"):
+        load_weights(path, run)
 
 
 def test_precision_is_what_was_asked_for() -> None:

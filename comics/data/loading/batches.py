@@ -7,6 +7,7 @@ on how many workers load it, or on where a training was interrupted.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -391,6 +392,12 @@ def _annotations(run: ResolvedRun, split: str, root: Path) -> Annotations:
     return Annotations(path)
 
 
+def _ignore_signals(_: int) -> None:
+    """In loader processes: a terminal's Ctrl-C and a cluster's SIGTERM reach them too, and the batch is still wanted."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+
+
 def training_loader(run: ResolvedRun, root: Path = Path()) -> TrainingLoader:
     """Batches of the training split of `run`, with the views that its components ask for.
 
@@ -417,6 +424,8 @@ def training_loader(run: ResolvedRun, root: Path = Path()) -> TrainingLoader:
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,  # they would keep the epoch they were started with
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # of the seeds that workers are given and nobody draws from
     )
 
 

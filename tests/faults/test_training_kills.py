@@ -1,0 +1,285 @@
+"""Trainings that are killed, interrupted, starved of disk and given damaged checkpoints: they end as if nothing had been."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import trainings
+from trainings import RUNS, STEPS, code_of, comics, require_equal, steps_of, train, training, wait_for, weights
+
+from comics.files import read_json
+
+SEED = int(os.environ.get("FAULT_SEED", random.randrange(2**31)))
+"""Of the random moments; printed by a test that fails."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny dataset; every run is there under a second name, to be disturbed."""
+    folder = tmp_path_factory.mktemp("kills")
+    again = {f"{name}_again": block for name, block in RUNS.items()}
+    trainings.write_params(folder, {**RUNS, **again})
+    comics(folder, "data", "make", "mini")
+    comics(folder, "data", "encode-masks", "mini")
+    return folder
+
+
+@pytest.fixture
+def alone(project: Path, tmp_path: Path) -> Path:
+    """A copy of the project for one test."""
+    shutil.copytree(project / "data", tmp_path / "data")
+    shutil.copy(project / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def folder_of(project: Path, run: str) -> Path:
+    return project / f"results/mini/{run}/seed0"
+
+
+def expected(project: Path, run: str) -> dict[str, torch.Tensor]:
+    """The weights of `run`, trained without disturbance."""
+    if not (folder_of(project, run) / "model.pt").exists():
+        code, text = train(project, run)
+        assert code == 0, text
+    return weights(project, run)
+
+
+def killed_and_done(project: Path, run: str, kills: int) -> None:
+    """Train `run`, killed at `kills` random moments, and compare it with what was not."""
+    choose = random.Random(f"{SEED} {run}")
+    theirs = expected(project, run)
+    print(f"FAULT_SEED={SEED}")
+    known = [0]
+    for _ in range(kills):
+        with training(project, f"{run}_again") as process:
+            begun = max(steps_of(project, f"{run}_again"), default=0)
+            if choose.random() < 0.7:  # at work; otherwise at any moment, its start among them
+                wait_for(lambda step=begun: max(steps_of(project, f"{run}_again"), default=0) > step, process)
+            time.sleep(choose.uniform(0, 1))
+            process.kill()
+        known.append(max(steps_of(project, f"{run}_again"), default=0))
+    code, text = train(project, f"{run}_again")
+    assert code == 0, text
+    assert known == sorted(known)
+    require_equal(weights(project, f"{run}_again"), theirs)
+    assert not (folder_of(project, f"{run}_again") / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("run", ["comics", "mask_rcnn"])
+def test_killed_at_random_moments_it_ends_with_the_same_weights(project: Path, run: str) -> None:
+    killed_and_done(project, run, 3)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("run", list(RUNS))
+def test_killed_many_times_it_ends_with_the_same_weights(project: Path, run: str) -> None:
+    shutil.rmtree(folder_of(project, f"{run}_again"), ignore_errors=True)
+    killed_and_done(project, run, 8)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signum: int, code: int) -> None:
+    run = "meinst_again"
+    folder = folder_of(project, run)
+    shutil.rmtree(folder, ignore_errors=True)
+    log = project / f"{run}.log"
+    log.unlink(missing_ok=True)
+    with training(project, run) as process:
+        wait_for(lambda: max(steps_of(project, run), default=0) >= 10, process)  # when the first values are logged
+        os.killpg(process.pid, signum)
+    assert code_of(process) == code
+    text = log.read_text()
+    assert f"step {max(steps_of(project, run))} is saved, the same command goes on from it" in text
+    assert "Traceback" not in text
+    rows = list(csv.DictReader((folder / "logs/metrics.csv").open()))
+    assert train(project, run)[0] == 0
+    require_equal(weights(project, run), expected(project, "meinst"))
+    after = list(csv.DictReader((folder / "logs/metrics.csv").open()))
+    assert [row["step"] for row in after[: len(rows)]] == [row["step"] for row in rows]
+    steps = [int(row["step"]) for row in after]
+    assert steps == sorted(set(steps))
+    described = read_json(folder / "run.json")
+    assert described["resumed"]
+    assert described["images_per_second"] > 0
+    assert described["peak_memory"]["host"] > 10**7
+
+
+def interrupted(project: Path, run: str, after: int = 3) -> None:
+    """Leave `run` with two whole checkpoints."""
+    with training(project, run) as process:
+        wait_for(lambda: max(steps_of(project, run), default=0) >= after, process)
+        process.kill()
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _foreign(path: Path) -> None:
+    path.write_bytes(b"of somebody else")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "flipped": (_flip, "its bytes are not those that were written"),
+    "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "its bytes are not those"),
+    "foreign": (_foreign, "its bytes are not those"),
+    "no sidecar": (lambda path: Path(f"{path}.meta.json").unlink(), "has no checksum"),
+    "empty sidecar": (lambda path: Path(f"{path}.meta.json").write_text(""), "not valid JSON"),
+}
+
+
+@pytest.mark.parametrize(
+    "damage", [*list(DAMAGES)[:1], *(pytest.param(d, marks=pytest.mark.faults) for d in list(DAMAGES)[1:])]
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(project: Path, damage: str) -> None:
+    run = "plain_again"
+    shutil.rmtree(folder_of(project, run), ignore_errors=True)
+    interrupted(project, run)
+    *_, before, last = steps_of(project, run)
+    harm, said = DAMAGES[damage]
+    harm(folder_of(project, run) / f"checkpoints/step-{last:08}.ckpt")
+    code, text = train(project, run)
+    assert code == 0, text
+    assert f"checkpoints/step-{last:08}.ckpt: {said}" in text or said in text
+    assert f"goes on from step {before}" in text
+    require_equal(weights(project, run), expected(project, "plain"))
+
+
+def test_without_a_whole_checkpoint_the_start_is_not_silent(project: Path) -> None:
+    run = "plain_again"
+    shutil.rmtree(folder_of(project, run), ignore_errors=True)
+    interrupted(project, run)
+    for path in folder_of(project, run).glob("checkpoints/*.ckpt"):
+        _flip(path)
+    code, text = train(project, run)
+    assert code == 0
+    assert text.count("not taken") >= 2
+    assert "the training begins with step 0" in text
+    require_equal(weights(project, run), expected(project, "plain"))
+
+
+def test_what_kills_leave_is_removed_and_a_clusters_checkpoint_is_not_taken(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = "plain_again"
+    folder = folder_of(project, run)
+    shutil.rmtree(folder, ignore_errors=True)
+    interrupted(project, run)
+    litter = [
+        folder / "checkpoints/.step-00000009.x1.ckpt",
+        folder / "checkpoints/hpc_ckpt_1.ckpt",
+        folder / ".model.x.pt",
+    ]
+    for path in [*litter, project / "hpc_ckpt_1.ckpt"]:
+        path.write_bytes(b"half")
+    with training(project, run, in_slurm) as process:
+        pass
+    assert process.exitcode == 0
+    assert not any(path.exists() for path in litter)
+    (project / "hpc_ckpt_1.ckpt").unlink()
+    require_equal(weights(project, run), expected(project, "plain"))
+
+
+def in_slurm() -> None:
+    os.environ.update(SLURM_JOB_ID="7", SLURM_JOB_NAME="batch job", SLURM_NTASKS="1", SLURM_NODELIST="node1")
+
+
+def test_a_clusters_warning_signal_leaves_no_checkpoint_in_the_project(alone: Path) -> None:
+    with training(alone, "plain", in_slurm_ignoring_usr1) as process:
+        wait_for(lambda: bool(steps_of(alone, "plain")), process)
+        os.kill(process.pid, signal.SIGUSR1)
+    assert process.exitcode == 0
+    assert not list(alone.rglob("hpc_ckpt*"))
+
+
+def in_slurm_ignoring_usr1() -> None:
+    in_slurm()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def small_files() -> None:
+    """Files of more than 400 KB cannot be written: what a quota or a full disk does, at a moment of our choosing."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk_is_told_in_one_message(project: Path) -> None:
+    run = "plain_again"
+    shutil.rmtree(folder_of(project, run), ignore_errors=True)
+    interrupted(project, run)
+    last = max(steps_of(project, run))
+    code, text = train(project, run, small_files)
+    assert code == 2, text
+    assert "Traceback" not in text
+    assert f"checkpoint of step {last} is kept" in text
+    assert "Free some" in text
+    assert train(project, run)[0] == 0
+    require_equal(weights(project, run), expected(project, "plain"))
+
+
+def test_a_temporary_folder_without_room_does_not_matter(alone: Path) -> None:
+    code, text = train(alone, "plain", temporary_folder_gone)
+    assert code == 0, text
+
+
+def temporary_folder_gone() -> None:
+    import tempfile
+
+    tempfile.tempdir = "/nowhere/at/all"
+    os.environ["TMPDIR"] = "/nowhere/at/all"
+
+
+def test_changed_training_data_is_refused_by_what_goes_on_and_what_follows(alone: Path) -> None:
+    interrupted(alone, "plain")
+    image = next((alone / "data/mini/train").rglob("*.jpg"))
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])  # of the same size
+    code, text = train(alone, "plain")
+    assert code == 2
+    assert "the training data of 'plain' has changed since: images" in text
+    image.write_bytes(whole)
+    assert train(alone, "plain")[0] == 0
+
+
+def one_gradient_goes_wrong() -> None:
+    from comics.model import Comics
+
+    losses = Comics.losses
+    steps = iter(range(100))
+
+    def wrong(self, batch):
+        result = losses(self, batch)
+        if next(steps) == 4:
+            name = next(iter(result.terms))
+            result.terms[name] = result.terms[name] * torch.nan
+        return result
+
+    Comics.losses = wrong
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_its_weights(alone: Path) -> None:
+    code, text = train(alone, "comics", one_gradient_goes_wrong)
+    folder = folder_of(alone, "comics")
+    assert code == 2
+    assert "Traceback" not in text
+    assert "the loss is not finite at step 4: class" in text
+    assert not (folder / "model.pt").exists()
+    assert max(steps_of(alone, "comics")) == 4
+    batch = torch.load(folder / "not_finite/step-00000004.pt", weights_only=True)
+    assert ", ".join(map(str, batch["image_ids"])) in text
+    saved = torch.load(folder / "checkpoints/step-00000004.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in saved.values())
+    assert train(alone, "comics")[0] == 0
+    assert json.loads((folder / "run.json").read_text())["steps"] == STEPS
