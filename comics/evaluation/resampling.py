@@ -338,4 +338,5 @@ def _pooled(first: Matches, second: Matches) -> Matches:
         ignored=joined("ignored"),
         ious=joined("ious"),
         objects=np.concatenate([first.objects, second.objects], axis=-1),
+        partners=joined("partners"),
     )

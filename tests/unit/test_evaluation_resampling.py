@@ -5,10 +5,13 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_scenes import Entry, box_iou, detection, scene, truth
+from evaluation_scenes import Entry, box_iou, detection, plain_tide, scene, truth
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from comics.cli import app
@@ -28,6 +31,7 @@ from comics.evaluation import (
     read_scores,
     write_scores,
 )
+from comics.evaluation.judging import face_verdicts
 from comics.evaluation.resampling import draws, interval
 from comics.provenance import write_sidecar
 
@@ -228,10 +232,11 @@ class TestBreakdowns:
         for place, one in enumerate(found):
             one["score"] = (place + 1) / (len(found) + 1)
         checked = read_ground_truth(ground_truth)
-        matched = match(checked, read_detections(found, checked), "detection", detailed=True)
+        read = read_detections(found, checked)
+        matched = match(checked, read, "detection", detailed=True)
         rows = [
             dict(zip(breakdowns.FACES_HEADER, row, strict=True))
-            for row in breakdowns.by_faces(checked, "detection", matched)
+            for row in breakdowns.by_faces(checked, "detection", matched, face_verdicts(checked, read, "detection"))
         ]
         counts = Counter(one["image_id"] for one in ground_truth["annotations"])
         for group, low, high in (("1", 1, 1), ("2", 2, 2), ("3-5", 3, 5)):
@@ -248,17 +253,24 @@ class TestBreakdowns:
                     for metric in breakdowns.MEASURES:
                         expected = scores["detection", row["class"], metric]
                         assert row[metric] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+                    for metric in breakdowns.JUDGED if row["class"] == "all" else ():
+                        expected = scores["detection", "all", metric]
+                        assert row[metric] == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
     def test_sizes(self) -> None:
         """A small face found, a large one missed."""
         ground_truth = truth([(1, 1, [5.0, 5.0, 10.0, 10.0]), (1, 1, [20.0, 10.0, 100.0, 100.0])], [1])
         found = [detection(1, 1, [5.0, 5.0, 10.0, 10.0], 0.9)]
         checked = read_ground_truth(ground_truth)
-        matched = match(checked, read_detections(found, checked), "detection", detailed=True)
+        read = read_detections(found, checked)
+        matched = match(checked, read, "detection", detailed=True)
+        p_fake = face_verdicts(checked, read, "detection")
         rows = {
             (row[1], row[2]): dict(zip(breakdowns.SIZE_HEADER, row, strict=True))
-            for row in breakdowns.by_size(checked, "detection", matched)
+            for row in breakdowns.by_size(checked, "detection", matched, p_fake)
         }
+        assert (rows["all", "small"]["face_ACC"], rows["all", "large"]["face_ACC"]) == (1, 0)
+        assert (rows["all", "small"]["face_found"], rows["all", "large"]["face_found"]) == (1, 0)
         assert rows["Real", "small"]["oLRP"] == 0
         assert rows["Real", "small"]["faces"] == rows["Real", "large"]["faces"] == 1
         assert rows["Real", "large"]["oLRP"] == rows["Real", "large"]["oLRP_FN"] == 1
@@ -308,6 +320,53 @@ class TestBreakdowns:
             "Bkg": 1,
             "Both": 0,
         }
+
+    @given(st.integers(0, 10**6))
+    @settings(max_examples=40, deadline=None)
+    def test_errors_are_those_of_plain_loops(self, seed: int) -> None:
+        """hotcoco's TIDE, number and AP50 of every kind. Scores are distinct: which of equals goes first is convention."""
+        ground_truth, found = scene(seed)
+        assume(ground_truth["annotations"])
+        for face in ground_truth["annotations"]:
+            face["iscrowd"] = 0
+        for place, one in enumerate(found):
+            one["score"] = (place + 1) / (len(found) + 1)
+        checked = read_ground_truth(ground_truth)
+        rows = breakdowns.errors(checked, read_detections(found, checked), "detection")
+        expected = plain_tide(ground_truth, found)
+        for _, kind, count, lost in rows:
+            assert count == expected[kind][0], kind
+            assert lost == pytest.approx(expected[kind][1], abs=1e-9), kind
+
+    def test_kinds_of_forgery_and_overlaps(self) -> None:
+        """Of two swaps one is found, of one reenactment none; one of the swaps lies on a real face, hardly covering it."""
+        beside, below = [54.0, 20.0, 40.0, 40.0], [20.0, 70.0, 40.0, 40.0]
+        ground_truth = truth([(1, 1, FACE), (1, 2, beside), (1, 2, below), (2, 2, FACE)], [1, 2])
+        for face, kind in zip(ground_truth["annotations"][1:], ("swap", "reenactment", "swap"), strict=True):
+            face["forgery"] = kind
+        found = [detection(1, 2, beside, 0.9), detection(1, 1, FACE, 0.8), detection(2, 1, FACE, 0.7)]
+        found.append(detection(2, 2, [100.0, 70.0, 20.0, 20.0], 0.6))
+        checked = read_ground_truth(ground_truth)
+        read = read_detections(found, checked)
+        matched = match(checked, read, "detection", detailed=True)
+        p_fake = face_verdicts(checked, read, "detection")
+
+        def rows(make: Any) -> dict[tuple[str, str], dict[str, Any]]:
+            made = make(checked, "detection", matched, p_fake)
+            return {(row[1], row[2]): dict(zip(breakdowns.GROUP_HEADER, row, strict=True)) for row in made}
+
+        kinds = rows(breakdowns.by_forgery)
+        assert set(kinds) == {(cls, kind) for cls in ("all", "Real", "Fake") for kind in ("swap", "reenactment")}
+        assert kinds["Fake", "swap"]["faces"] == 2
+        assert kinds["Fake", "swap"]["AP"] == pytest.approx(51 / 101)
+        assert kinds["Fake", "swap"]["oLRP_FN"] == 0.5
+        assert kinds["all", "swap"]["face_ACC"] == 0.5
+        assert kinds["Fake", "reenactment"]["AP"] == 0
+        assert kinds["all", "reenactment"]["face_found"] == 0
+        overlaps = rows(breakdowns.by_overlap)
+        assert [overlaps["all", group]["faces"] for group in ("0", "0-0.1", ">0.1")] == [2, 0, 2]
+        assert overlaps["all", ">0.1"]["face_ACC"] == 1
+        assert overlaps["Real", ">0.1"]["AP"] == pytest.approx(1)
 
     def test_the_lrp_curve_passes_through_the_optimum(self) -> None:
         ground_truth, found = scene(13, images=20)
@@ -370,7 +429,12 @@ class TestCommands:
         with (tmp_path / "out" / "val.intervals.csv").open(newline="") as file:
             assert {row["task"] for row in csv.DictReader(file)} == {"detection", "segmentation"}
         names = {path.name for path in details.iterdir()}
-        tables = {f"{name}.csv" for name in ("by_size", "by_faces", "precision_recall", "lrp", "confusion", "errors")}
+        (details / "by_forgery.csv").unlink()  # of faces that tell none: a header alone
+        names.discard("by_forgery.csv")
+        tables = {
+            f"{name}.csv"
+            for name in ("by_size", "by_faces", "by_overlap", "precision_recall", "lrp", "confusion", "errors")
+        }
         assert names == tables | {f"curves{suffix}" for suffix in (".pdf", ".svg", ".png")}
         for table in tables:
             with (details / table).open(newline="") as file:
