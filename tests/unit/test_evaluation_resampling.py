@@ -429,6 +429,9 @@ class TestCommands:
         with (tmp_path / "out" / "val.intervals.csv").open(newline="") as file:
             assert {row["task"] for row in csv.DictReader(file)} == {"detection", "segmentation"}
         names = {path.name for path in details.iterdir()}
+        sidecars = {name for name in names if name.endswith(".meta.json")}
+        assert sidecars == {f"{name}.meta.json" for name in names if name.endswith(".csv")}
+        names -= sidecars
         (details / "by_forgery.csv").unlink()  # of faces that tell none: a header alone
         names.discard("by_forgery.csv")
         tables = {
