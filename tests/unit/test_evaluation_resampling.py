@@ -31,8 +31,9 @@ from comics.evaluation import (
     read_scores,
     write_scores,
 )
+from comics.evaluation.intervals import bca, blocks
 from comics.evaluation.judging import face_verdicts
-from comics.evaluation.resampling import draws, interval
+from comics.evaluation.resampling import draws
 from comics.provenance import write_sidecar
 
 FACE = [20.0, 20.0, 40.0, 40.0]
@@ -76,13 +77,16 @@ class TestBootstrap:
         matched = {"segmentation": match(checked, read_detections(found, checked), "segmentation", detailed=True)}
         _, intervals = bootstrap(checked, matched, 12, seed=4)
         ids = checked.image_ids.tolist()
-        evaluated = [
-            drawn(ground_truth, found, dict(zip(ids, counts.astype(int), strict=True)))
-            for counts in draws(len(ids), 12, 4)
-        ]
+        evaluated, without = (
+            [drawn(ground_truth, found, dict(zip(ids, counts.astype(int), strict=True))) for counts in many_counts]
+            for many_counts in (draws(len(ids), 12, 4), blocks(len(ids)))
+        )
         for one in intervals:
-            values = np.array([scores["segmentation", one.cls, one.metric] for scores in evaluated])
-            assert (one.low, one.high) == pytest.approx(interval(values), abs=1e-9), (one.cls, one.metric)
+            values, left_out = (
+                np.array([scores["segmentation", one.cls, one.metric] for scores in of]) for of in (evaluated, without)
+            )
+            expected = bca(one.value, values, left_out)
+            assert (one.low, one.high) == pytest.approx(expected, abs=1e-9), (one.cls, one.metric)
 
     def test_contains_the_value_and_repeats(self) -> None:
         ground_truth, found = scene(3, images=20)
@@ -113,9 +117,9 @@ class TestBootstrap:
         assert widths[1] < widths[0] / 2
 
     def test_undefined_resamples_are_left_out(self) -> None:
-        low, high = interval(np.array([np.nan, 1.0, 2.0, np.nan]))
+        low, high = bca(1.4, np.array([np.nan, 1.0, 2.0, np.nan]), np.array([1.3, np.nan, 1.5]))
         assert 1 <= low <= high <= 2
-        assert all(math.isnan(one) for one in interval(np.array([np.nan])))
+        assert all(math.isnan(one) for one in bca(1.4, np.array([np.nan]), np.zeros(0)))
 
     def test_no_image_to_draw(self) -> None:
         with pytest.raises(UserError, match="no images"):
