@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict, TypeVar
+from typing import Any, ClassVar, NotRequired, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class Prediction(TypedDict):
     """(N,) int64 class indices."""
     masks: Tensor
     """(N, h, w) bool, at the valid size of the image."""
+    mask_scores: NotRequired[Tensor]
+    """(N,) float32 in [0, 1], where a detector scores masks in another way than boxes; the order is that of `scores`."""
 
 
 @dataclass
@@ -157,6 +159,14 @@ class Detector(nn.Module, ABC):
         Raises:
             UserError: it is not there; the remedy names the command that makes it.
         """
+
+    def implied(self, family: str) -> dict[str, Tensor]:
+        """Buffers that do not stand in a file of weights but that its tensors are made for; by default none.
+
+        Args:
+            family: of the file, as `comics.weights.names` calls it.
+        """
+        return {}
 
     def mask_map(self, outputs: Any) -> tuple[Tensor, int]:
         """The feature map (B, mask_channels, h, w) that masks are made from, and its stride in px."""

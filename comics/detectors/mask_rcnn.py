@@ -1,46 +1,37 @@
 """Mask R-CNN (He, Gkioxari, Dollar and Girshick, ICCV 2017) on torchvision's region proposal network and RoI heads.
 
-The parts that the literature has settled (anchors, matching, sampling, box coding, RoIAlign, the losses) are
-torchvision's; what is ours is where they meet the pyramid of the base model, P3 to P7 instead of P2 to P6, so that the
-levels of the coarse contrast mean the same as with the other detectors. The anchors keep the paper's five scales,
-32 to 512 px, one a level; RoIs are taken from P3 to P5 by equation 1 of the FPN paper (Lin et al., CVPR 2017).
+The parts that the literature has settled (matching, sampling, box coding) are torchvision's; pooling, losses and masks
+are as detectron2 has them. The pyramid is the FPN paper's P2 to P6, or P3 to P7 as in the detectors built on FCOS; RoIs
+are taken from the levels up to P5 by equation 1 of that paper (Lin et al., CVPR 2017).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import (
-    RoIHeads,
-    expand_boxes,
-    expand_masks,
-    fastrcnn_loss,
-    maskrcnn_inference,
-    maskrcnn_loss,
-    paste_mask_in_image,
-)
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
-from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops.poolers import initLevelMapper
 
-from comics.detectors.backbone import build_extractor
+from comics.detectors.backbone import build_extractor, build_fine_extractor
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
+from comics.detectors.fcos import paste_masks
+from comics.detectors.roi import MASK_SIDE, PyramidRoIAlign, box_mask_targets, class_masks, mask_loss
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
 ANCHOR_SIZES = (32, 64, 128, 256, 512)  # px, one a level (FPN paper, section 4.1)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)  # height / width
-ROI_LEVELS = 3  # RoIs come from the three finest levels, P3 to P5
+COARSEST_ROI_STRIDE = 32  # RoIs come from the levels up to P5
 
 
 class Settings(DetectorSettings):
@@ -48,8 +39,28 @@ class Settings(DetectorSettings):
 
     published_inference: ClassVar = {"nms_threshold": 0.5}
 
+    pyramid: Literal["p2-p6", "p3-p7"] = "p2-p6"
+    """The paper's levels, or those of the detectors built on FCOS, which cost a third."""
     rois: PositiveInt = 512
     """Boxes an image that train the second stage."""
+    proposals: PositiveInt = 1000
+    """Boxes of the first stage an image, after suppression, from which those are drawn (torchvision: 2000)."""
+    roi_samples: int = Field(0, ge=0)
+    """Samples a side of each bin of RoIAlign; 0 takes as many as the bin has cells (torchvision: 2)."""
+    roi_aligned: bool = True
+    """RoIAlign without the half-pixel shift of its first version (torchvision: false)."""
+    smooth_l1_beta: float = Field(0.0, ge=0)
+    """Where the box losses turn from squares to absolute values; 0 is L1 (the papers: 1; torchvision: 1/9)."""
+
+
+def cell_anchors(sizes: Sequence[float]) -> Tensor:
+    """Anchors (levels, ratios, 4) around (0, 0), xyxy px, of the area size^2; not rounded, as in detectron2."""
+    found = []
+    for size in sizes:
+        for ratio in ASPECT_RATIOS:
+            width, height = size / math.sqrt(ratio), size * math.sqrt(ratio)
+            found.append([-width / 2, -height / 2, width / 2, height / 2])
+    return torch.tensor(found).view(len(sizes), len(ASPECT_RATIOS), 4)
 
 
 @dataclass
@@ -57,7 +68,7 @@ class MaskRCNNOutputs:
     """What the first stage says; the second stage runs on chosen boxes only, in `losses` and `predict`.
 
     Attributes:
-        features: pyramid maps (B, C, H, W), P3 to P7.
+        features: pyramid maps (B, C, H, W).
         objectness: logits (B, A, H, W) a level, for A anchors a location.
         deltas: coded boxes (B, 4 A, H, W) a level.
     """
@@ -72,22 +83,25 @@ class MaskRCNN(Detector):
     """Two stages: boxes that may hold a face, then class, box and mask of each.
 
     Args:
-        extractor: images to pyramid maps P3 to P7.
+        extractor: images to pyramid maps.
         num_classes: foreground classes.
         channels: width of the pyramid.
+        strides: of its levels, px.
         mask_convs: 3x3 convolutions of the mask head (the paper's 4).
         mask_width: their width (256).
         box_width: width of the box head's two hidden layers (1024).
-        score_threshold: lowest class probability of a detection (0.05).
-        nms_threshold: of the second stage (0.5).
-        rois: boxes an image that train the second stage.
-        candidates: boxes a level, and of all levels behind their suppression, that reach the second stage in inference
-            (1000).
-        max_detections: kept an image (100).
+        settings: of the second stage and the losses.
+        inference: thresholds and numbers kept; `pre_nms_top` boxes a level, and of all levels behind their suppression,
+            reach the second stage (1000).
 
-    RPN: 256 anchors an image, half of them positive, IoU 0.7 and 0.3; 2000 boxes in training, suppressed at 0.7. RoIs:
-    a quarter of them positive, IoU 0.5.
+    RPN: 256 anchors an image, half of them positive, IoU 0.7 and 0.3; 2000 boxes a level go into its suppression at 0.7
+    in training. RoIs: a quarter of them positive, IoU 0.5.
+
+    Attributes:
+        anchors: (levels, 3, 4), buffer: imported weights bring their own.
     """
+
+    anchors: Tensor
 
     def __init__(
         self,
@@ -95,58 +109,57 @@ class MaskRCNN(Detector):
         *,
         num_classes: int,
         channels: int = 256,
-        strides: Sequence[int] = (8, 16, 32, 64, 128),
+        strides: Sequence[int] = (4, 8, 16, 32, 64),
         mask_convs: int = 4,
         mask_width: int = 256,
         box_width: int = 1024,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.5,
-        rois: int = 512,
-        candidates: int = 1000,
-        max_detections: int = 100,
+        settings: Settings | None = None,
+        inference: InferenceParams | None = None,
     ) -> None:
         super().__init__()
+        settings = settings or Settings()
+        inference = inference or InferenceParams(**Settings.published_inference)
         self.extractor = extractor
         self.strides = tuple(strides)
         self.channels = channels
         self.mask_channels = mask_width
-        anchors = AnchorGenerator(tuple((size,) for size in ANCHOR_SIZES), (ASPECT_RATIOS,) * len(ANCHOR_SIZES))
+        self.beta = settings.smooth_l1_beta
+        self.aligned = settings.roi_aligned
+        self.register_buffer("anchors", cell_anchors(ANCHOR_SIZES))
         self.rpn = RegionProposalNetwork(
-            anchors,
+            AnchorGenerator(),  # not used: `_anchors` does it
             RPNHead(channels, len(ASPECT_RATIOS)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
             positive_fraction=0.5,
-            pre_nms_top_n={"training": 2000, "testing": candidates},
-            post_nms_top_n={"training": 2000, "testing": candidates},
+            pre_nms_top_n={"training": max(2000, settings.proposals), "testing": inference.pre_nms_top},
+            post_nms_top_n={"training": settings.proposals, "testing": inference.pre_nms_top},
             nms_thresh=0.7,
         )
+        roi_strides = [stride for stride in self.strides if stride <= COARSEST_ROI_STRIDE]
+        box_pool, mask_pool = (
+            PyramidRoIAlign(size, roi_strides, settings.roi_samples, settings.roi_aligned)
+            for size in (7, MASK_SIDE // 2)
+        )
         self.roi_heads = RoIHeads(
-            self._pool(7),
+            box_pool,
             TwoMLPHead(channels * 7**2, box_width),
             FastRCNNPredictor(box_width, num_classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=rois,
+            batch_size_per_image=settings.rois,
             positive_fraction=0.25,
             bbox_reg_weights=None,
-            score_thresh=score_threshold,
-            nms_thresh=nms_threshold,
-            detections_per_img=max_detections,
-            mask_roi_pool=self._pool(14),
+            score_thresh=inference.score_threshold,
+            nms_thresh=inference.nms_threshold,
+            detections_per_img=inference.max_detections,
+            mask_roi_pool=mask_pool,
             mask_head=MaskRCNNHeads(channels, [mask_width] * mask_convs, dilation=1),
             mask_predictor=MaskRCNNPredictor(mask_width if mask_convs else channels, mask_width, num_classes + 1),
         )
+        nn.init.normal_(self.roi_heads.mask_predictor.mask_fcn_logits.weight, std=0.001)
         self._init_box_head()
-
-    def _pool(self, size: int) -> MultiScaleRoIAlign:
-        """RoIAlign whose scales are the strides, not a guess from the first batch's image sizes."""
-        pool = MultiScaleRoIAlign([str(level) for level in range(ROI_LEVELS)], output_size=size, sampling_ratio=2)
-        pool.scales = [1.0 / stride for stride in self.strides[:ROI_LEVELS]]
-        finest, coarsest = self.strides[0].bit_length() - 1, self.strides[ROI_LEVELS - 1].bit_length() - 1
-        pool.map_levels = initLevelMapper(finest, coarsest, canonical_scale=224, canonical_level=4)
-        return pool
 
     def _init_box_head(self) -> None:
         """Gaussian predictors (Fast R-CNN paper, section 2.3); hidden layers by their fan-in."""
@@ -164,7 +177,7 @@ class MaskRCNN(Detector):
         cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams
     ) -> MaskRCNN:
         """Mask R-CNN of the paper's sizes at `head_channels` 256 and `head_convs` 4; the box head is four times as wide."""
-        extractor = build_extractor(params)
+        extractor = build_fine_extractor(params) if settings.pyramid == "p2-p6" else build_extractor(params)
         return cls(
             extractor,
             num_classes=num_classes,
@@ -173,12 +186,16 @@ class MaskRCNN(Detector):
             mask_convs=params.head_convs,
             mask_width=params.head_channels,
             box_width=4 * params.head_channels,
-            score_threshold=inference.score_threshold,
-            nms_threshold=inference.nms_threshold,
-            rois=settings.rois,
-            candidates=inference.pre_nms_top,
-            max_detections=inference.max_detections,
+            settings=settings,
+            inference=inference,
         )
+
+    def implied(self, family: str) -> dict[str, Tensor]:
+        """The anchors of detectron2 and torchvision: eight strides a side, whatever the level."""
+        if family not in ("detectron2", "torchvision"):
+            return {}
+        anchors = cell_anchors([8.0 * stride for stride in self.strides])
+        return {"anchors": anchors.round() if family == "torchvision" else anchors}
 
     def forward_heads(self, features: list[Tensor]) -> MaskRCNNOutputs:
         objectness, deltas = self.rpn.head(features)
@@ -189,12 +206,12 @@ class MaskRCNN(Detector):
     def _anchors(self, maps: list[Tensor]) -> list[Tensor]:
         """Anchors (H W A, 4) of each level, float32 px, in the order of `concat_box_prediction_layers`."""
         found = []
-        for level, cell, stride in zip(maps, self.rpn.anchor_generator.cell_anchors, self.strides, strict=True):
+        for level, cell, stride in zip(maps, self.anchors, self.strides, strict=True):
             height, width = level.shape[-2:]
             x = torch.arange(width, device=level.device) * stride
             y = torch.arange(height, device=level.device) * stride
             shifts = torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=1).repeat(1, 2)
-            found.append((shifts[:, None] + cell.to(level.device)).flatten(0, 1))
+            found.append((shifts[:, None] + cell).flatten(0, 1))
         return found
 
     def _first_stage(self, outputs: MaskRCNNOutputs) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
@@ -225,108 +242,139 @@ class MaskRCNN(Detector):
 
     # ----------------------------------------------------------------------------------------------- second stage
 
-    def _pooled(self, pool: nn.Module, outputs: MaskRCNNOutputs, boxes: list[Tensor]) -> Tensor:
-        maps = OrderedDict((str(level), outputs.features[level]) for level in range(ROI_LEVELS))
-        return pool(maps, boxes, [])
-
     def _classify(self, outputs: MaskRCNNOutputs, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits (M, classes + 1), background first, and coded boxes (M, 4 (classes + 1)); float32."""
-        hidden = self.roi_heads.box_head(self._pooled(self.roi_heads.box_roi_pool, outputs, boxes))
+        hidden = self.roi_heads.box_head(self.roi_heads.box_roi_pool(outputs.features, boxes))
         logits, codes = self.roi_heads.box_predictor(hidden)
         return logits.float(), codes.float()
 
-    def _mask_logits(self, outputs: MaskRCNNOutputs, boxes: list[Tensor]) -> Tensor:
-        """Mask logits (M, classes + 1, 28, 28), float32; channel 0 (background) is never used."""
-        hidden = self.roi_heads.mask_head(self._pooled(self.roi_heads.mask_roi_pool, outputs, boxes))
-        return self.roi_heads.mask_predictor(hidden).float()
+    def _mask_logits(self, outputs: MaskRCNNOutputs, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mask logits (M, classes + 1, 28, 28), float32, whose channel 0 (background) is never used, and the features
+        (M, C, 14, 14) they are made of."""
+        pooled = self.roi_heads.mask_roi_pool(outputs.features, boxes)
+        return self.roi_heads.mask_predictor(self.roi_heads.mask_head(pooled)).float(), pooled
 
     def roi_mask_features(self, outputs: MaskRCNNOutputs, boxes: list[Tensor], size: int) -> Tensor:
         """The mask head's last feature map (28 x 28, behind its deconvolution), resized to `size`."""
-        hidden = self.roi_heads.mask_head(self._pooled(self.roi_heads.mask_roi_pool, outputs, boxes))
-        predictor = self.roi_heads.mask_predictor
-        fine = functional.relu(predictor.conv5_mask(hidden))
-        if fine.shape[-1] == size or not len(fine):
-            return fine if len(fine) else fine.new_zeros(0, self.mask_channels, size, size)
-        return functional.interpolate(fine, size=(size, size), mode="bilinear", align_corners=False)
+        hidden = self.roi_heads.mask_head(self.roi_heads.mask_roi_pool(outputs.features, boxes))
+        return resized(functional.relu(self.roi_heads.mask_predictor.conv5_mask(hidden)), size)
 
     # ------------------------------------------------------------------------------------- training and inference
 
     def losses(self, outputs: MaskRCNNOutputs, targets: list[Target], sizes: Sequence[Size]) -> dict[str, Tensor]:
         """Class and box losses of both stages and the mask loss, each as in the Faster and Mask R-CNN papers."""
-        faces: list[dict[str, Any]] = [_with_background(target) for target in targets]
+        faces: list[dict[str, Any]] = [
+            _with_background(target, size) for target, size in zip(targets, sizes, strict=True)
+        ]
         objectness, deltas, boxes, anchors = self._first_stage(outputs)
-        every_anchor = [torch.cat(anchors)] * len(targets)
-        anchor_labels, anchor_boxes = self.rpn.assign_targets_to_anchors(every_anchor, faces)
-        anchor_codes = self.rpn.box_coder.encode(anchor_boxes, every_anchor)
-        loss_objectness, loss_rpn_box = self.rpn.compute_loss(objectness, deltas, anchor_labels, list(anchor_codes))
+        found = self._first_losses(objectness, deltas, torch.cat(anchors), faces)
 
         candidates = self._filter(boxes, objectness, anchors, sizes, training=True)
         rois, matches, labels, codes = self.roi_heads.select_training_samples(candidates, faces)
-        logits, predicted = self._classify(outputs, rois)
-        if len(logits):
-            loss_class, loss_box = fastrcnn_loss(logits, predicted, labels, codes)
-        else:
-            loss_class = loss_box = (logits.sum() + predicted.sum()) * 0
+        found |= self._box_losses(*self._classify(outputs, rois), torch.cat(labels), torch.cat(codes))
         positive = [torch.where(label > 0)[0] for label in labels]
-        loss_mask = maskrcnn_loss(
-            self._mask_logits(outputs, [roi[keep] for roi, keep in zip(rois, positive, strict=True)]),
+        return found | self._mask_losses(
+            outputs,
+            faces,
             [roi[keep] for roi, keep in zip(rois, positive, strict=True)],
-            # at the end of an image its last pixel counts, as in torchvision, not the padding beside it
-            [face["masks"][:, :height, :width] for face, (height, width) in zip(faces, sizes, strict=True)],
-            [face["labels"] for face in faces],
             [match[keep] for match, keep in zip(matches, positive, strict=True)],
+            torch.cat([label[keep] for label, keep in zip(labels, positive, strict=True)]),
         )
+
+    def _first_losses(self, objectness: Tensor, deltas: Tensor, anchors: Tensor, faces: list[Any]) -> dict[str, Tensor]:
+        """Of the region proposal network: a random sample of anchors, the box loss of the positive ones among them
+        (Faster R-CNN paper, equation 1)."""
+        every_anchor = [anchors] * len(faces)
+        labels, boxes = self.rpn.assign_targets_to_anchors(every_anchor, faces)
+        codes = torch.cat(list(self.rpn.box_coder.encode(boxes, every_anchor)))
+        positive, negative = (torch.where(torch.cat(chosen))[0] for chosen in self.rpn.fg_bg_sampler(labels))
+        sampled = torch.cat((positive, negative))
+        wanted = torch.cat(labels)[sampled]
+        box = functional.smooth_l1_loss(deltas[positive], codes[positive], beta=self.beta, reduction="sum")
         return {
-            "objectness": loss_objectness,
-            "rpn_box": loss_rpn_box,
-            "class": loss_class,
-            "box": loss_box,
-            "mask": loss_mask,
+            "objectness": functional.binary_cross_entropy_with_logits(objectness.flatten()[sampled], wanted),
+            "rpn_box": box / len(sampled),
         }
+
+    def _box_losses(self, logits: Tensor, codes: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """Of the second stage: cross-entropy of all boxes, and the box loss of the positive ones, for their class, divided
+        by the number of all (Fast R-CNN paper, equation 1)."""
+        if not len(logits):
+            nothing = (logits.sum() + codes.sum()) * 0
+            return {"class": nothing, "box": nothing}
+        positive = torch.where(labels > 0)[0]
+        predicted = codes.view(len(codes), -1, 4)[positive, labels[positive]]
+        box = functional.smooth_l1_loss(predicted, wanted[positive], beta=self.beta, reduction="sum")
+        return {"class": functional.cross_entropy(logits, labels), "box": box / len(labels)}
+
+    def _mask_losses(
+        self, outputs: MaskRCNNOutputs, faces: list[Any], boxes: list[Tensor], matches: list[Tensor], labels: Tensor
+    ) -> dict[str, Tensor]:
+        """Of the masks of positive boxes.
+
+        Args:
+            outputs: of `forward_heads`.
+            faces: targets as `_with_background` gives them.
+            boxes: (N, 4) of each image.
+            matches: (N,) of each image: which of its faces.
+            labels: (M,) of all of them, from 1 on.
+        """
+        logits, _ = self._mask_logits(outputs, boxes)
+        return {"mask": mask_loss(class_masks(logits, labels), self._mask_targets(faces, boxes, matches))}
+
+    def _mask_targets(self, faces: list[Any], boxes: list[Tensor], matches: list[Tensor]) -> Tensor:
+        return box_mask_targets(faces, boxes, matches, MASK_SIDE, self.aligned)
 
     @torch.no_grad()
     def predict(self, outputs: MaskRCNNOutputs, sizes: Sequence[Size]) -> list[Prediction]:
         objectness, _, boxes, anchors = self._first_stage(outputs)
         candidates = self._filter(boxes, objectness, anchors, sizes, training=False)
         logits, codes = self._classify(outputs, candidates)
-        found, scores, labels = self.roi_heads.postprocess_detections(logits, codes, candidates, sizes)
-        probabilities = maskrcnn_inference(self._mask_logits(outputs, found), labels)
-        return [
-            Prediction(
-                boxes=found[index],
-                scores=scores[index],
-                labels=labels[index] - 1,
-                masks=paste_masks(probabilities[index], found[index], sizes[index]),
+        boxes, scores, labels = self.roi_heads.postprocess_detections(logits, codes, candidates, sizes)
+        logits, pooled = self._mask_logits(outputs, boxes)
+        every_label = torch.cat(labels)
+        probabilities = class_masks(logits, every_label).sigmoid()
+        counts = [len(one) for one in scores]
+        found = [
+            Prediction(boxes=box, scores=score, labels=label - 1, masks=paste_masks(mask, box, size))
+            for box, score, label, mask, size in zip(
+                boxes, scores, labels, probabilities.split(counts), sizes, strict=True
             )
-            for index in range(len(sizes))
         ]
+        factors = self._mask_factors(pooled, probabilities, every_label)
+        if factors is not None:
+            for one, factor in zip(found, factors.split(counts), strict=True):
+                one["mask_scores"] = one["scores"] * factor
+        return found
+
+    def _mask_factors(self, pooled: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor | None:
+        """Factors (M,) from scores of boxes to scores of their masks; None where both are one.
+
+        Args:
+            pooled: features (M, C, 14, 14).
+            probabilities: of the masks, (M, 28, 28).
+            labels: (M,) from 1 on.
+        """
+        return None
 
 
-def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Masks of boxes drawn into the image, as torchvision draws them, thresholded one at a time to save memory.
+def resized(maps: Tensor, size: int) -> Tensor:
+    """Maps (M, C, S, S), bilinearly to (M, C, size, size); there may be none."""
+    if not len(maps):
+        return maps.new_zeros(0, maps.shape[1], size, size)
+    if maps.shape[-1] == size:
+        return maps
+    return functional.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
 
-    Args:
-        probabilities: (N, 1, S, S), of each box's mask.
-        boxes: (N, 4) xyxy px.
-        size: height and width of the image.
 
-    Returns:
-        Masks (N, height, width), bool.
-    """
+def _with_background(target: Target, size: Size) -> dict[str, Any]:
+    """`target` as torchvision wants it: class 0 is the background, boxes have a width and a height, masks end with the image
+    (what lies beside its last pixel is that pixel, not the padding)."""
     height, width = size
-    masks = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
-    padded, scale = expand_masks(probabilities, padding=1)
-    for index, box in enumerate(expand_boxes(boxes, scale).to(torch.int64)):
-        masks[index] = paste_mask_in_image(padded[index, 0], box, height, width) > threshold
-    return masks
-
-
-def _with_background(target: Target) -> dict[str, Any]:
-    """`target` as torchvision wants it: class 0 is the background, boxes have a width and a height."""
     sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
     real = (sides > 0).all(dim=1)
     return {
         "boxes": target["boxes"][real].float(),
         "labels": target["labels"][real] + 1,
-        "masks": target["masks"][real],
+        "masks": target["masks"][real, :height, :width],
     }

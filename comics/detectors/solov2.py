@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from comics.detectors.backbone import Body, build_body, build_pyramid
+from comics.detectors.backbone import FINE_STRIDES as STRIDES
+from comics.detectors.backbone import build_fine_extractor
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
-STRIDES = (4, 8, 16, 32, 64)  # of P2 to P6, px
 GRIDS = (40, 36, 24, 16, 12)  # cells a side of each level (section 4)
 SCALE_RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # sqrt(w h) px of the objects of each level
 CENTRE = 0.2  # relative size of an object's centre region (SOLO, section 3.3)
@@ -195,24 +195,6 @@ def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-class FineExtractor(nn.Module):
-    """Normalised images (B, 3, H, W), H and W multiples of 32, to P2 ... P6, each (B, channels, ., .).
-
-    P6 is P5 at every second position, as in the FPN paper.
-    """
-
-    def __init__(self, body: Body, channels: int) -> None:
-        super().__init__()
-        self.body = body
-        self.fpn = build_pyramid(body, channels, STRIDES[:4])
-        self.fpn.p6, self.fpn.p7 = nn.MaxPool2d(1, 2), nn.Identity()  # type: ignore[assignment]
-        self.channels = channels
-        self.strides = STRIDES
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.fpn(self.body(images))[: len(STRIDES)]
-
-
 class CellHead(nn.Module):
     """Classes and kernels of the cells; weights shared by the levels (figure 2).
 
@@ -368,7 +350,7 @@ class SOLOv2(Detector):
         `nms_threshold` has no meaning here: matrix NMS decays scores instead.
         """
         return cls(
-            FineExtractor(build_body(params, STRIDES[:4]), params.fpn_channels),
+            build_fine_extractor(params),
             num_classes=num_classes,
             channels=params.fpn_channels,
             width=2 * params.head_channels,

@@ -289,18 +289,19 @@ _FAMILY_RULES = {"caffe2": _CAFFE2, "detectron2": _DETECTRON2, "torchvision": _T
 
 
 @cache
-def _table(detector: str, family: str) -> tuple[Rule, ...]:
-    pyramid = _pyramid(2 if detector == "solov2" else 3)
+def _table(detector: str, family: str, finest: int) -> tuple[Rule, ...]:
+    pyramid = _pyramid(finest)
     return (*_FAMILY_RULES[family], *pyramid, *_HEADS.get(detector, []))
 
 
-def rename(detector: str, family: str, source: str) -> tuple[str, str]:
+def rename(detector: str, family: str, source: str, finest: int = 3) -> tuple[str, str]:
     """Our name of a file's tensor, and a note.
 
     Args:
         detector: the kind of detector that the tensors are for.
         family: of the file.
         source: the name in the file.
+        finest: the first level of the detector's pyramid: 3 for P3.
 
     Returns:
         The name in the detector's state dict ("" for a tensor without counterpart) and a note for the report.
@@ -309,7 +310,7 @@ def rename(detector: str, family: str, source: str) -> tuple[str, str]:
         return source, ""
     if family == "timm":
         return f"{_BODY}.model.model.{source}", ""
-    for pattern, target, note in _table(detector, family):
+    for pattern, target, note in _table(detector, family, finest):
         match = pattern.fullmatch(source)
         if match:
             return (match.expand(target) if isinstance(target, str) else target(match)), note

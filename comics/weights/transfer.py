@@ -93,7 +93,7 @@ def transfer(detector: Detector, name: str, checkpoint: Checkpoint) -> tuple[dic
     )
     taken: dict[str, Tensor] = {}
     for source, original in checkpoint.tensors.items():
-        target, note = rename(name, checkpoint.family, source)
+        target, note = rename(name, checkpoint.family, source, detector.strides[0].bit_length() - 1)
         tensor = original
         if target and CLASS_LAYERS.search(target):
             tensor, extra = class_rows(checkpoint.family, target, original)
@@ -108,6 +108,8 @@ def transfer(detector: Detector, name: str, checkpoint: Checkpoint) -> tuple[dic
         taken["pixel_mean"] = torch.tensor(checkpoint.pixel_mean).view_as(state["pixel_mean"])
         taken["pixel_std"] = torch.tensor(checkpoint.pixel_std).view_as(state["pixel_std"])
         taken[STRIDES] = torch.tensor(checkpoint.stride_in_1x1)
+    if any(key.startswith("rpn.") for key in taken):
+        taken |= detector.implied(checkpoint.family)
     report.missing = [key for key in state if key not in taken and not key.endswith("num_batches_tracked")]
     return taken, report
 

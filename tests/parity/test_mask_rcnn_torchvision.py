@@ -1,4 +1,8 @@
-"""Mask R-CNN beside torchvision's: the same weights give the same losses, boxes, scores and masks."""
+"""Mask R-CNN beside torchvision's: the same weights give the same losses, boxes, scores and masks.
+
+Ours has torchvision's settings here. Two things it has not are put into torchvision's: true masks are cut at half of their
+cells, and masks are pasted into boxes that are not rounded (tests/unit/test_detectors_roi.py looks at both).
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,20 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import MaskRCNN as Reference
+from torchvision.models.detection import roi_heads, transform
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from comics.detectors import build
+from comics.detectors.fcos import paste_masks
+from comics.detectors.mask_rcnn import Settings
+from comics.detectors.roi import box_mask_targets
 from comics.params import InferenceParams, ModelParams
 
 SIDE = 128  # a multiple of every stride: elsewhere torchvision spaces the anchors of P6 and P7 by a rounded stride
-MODEL = ModelParams(backbone="resnet18", fpn_channels=16, head_channels=16, head_convs=2)
+SETTINGS = Settings(pyramid="p3-p7", proposals=2000, roi_samples=2, roi_aligned=False, smooth_l1_beta=1 / 9)
+MODEL = ModelParams(backbone="resnet18", fpn_channels=16, head_channels=16, head_convs=2, settings=SETTINGS)
 
 NAMES = {
     "objectness": "loss_objectness",
@@ -81,6 +90,7 @@ def scene(seed: int, count: int):
 def detector(request):
     torch.manual_seed(0)
     detector = build("mask_rcnn", MODEL, 2, InferenceParams(nms_threshold=0.5))
+    detector.anchors.round_()
     if request.param == "trained":
         optimizer = torch.optim.Adam(detector.parameters(), 2e-3)
         images, targets = zip(*(scene(seed, 2) for seed in range(4)), strict=True)
@@ -93,7 +103,12 @@ def detector(request):
 
 
 @pytest.mark.parametrize("counts", [(3, 1), (0, 2)])
-def test_losses(detector, counts):
+def test_losses(detector, counts, monkeypatch):
+    monkeypatch.setattr(
+        roi_heads,
+        "project_masks_on_boxes",
+        lambda masks, boxes, matches, size: box_mask_targets([{"masks": masks}], [boxes], [matches], size, False),
+    )
     images, targets = zip(*(scene(seed, count) for seed, count in enumerate(counts, 10)), strict=True)
     reference = reference_of(detector)
     reference.rpn.train()
@@ -108,7 +123,12 @@ def test_losses(detector, counts):
         assert float(found[ours].detach()) == pytest.approx(float(expected[theirs].detach()), rel=1e-4, abs=1e-6), ours
 
 
-def test_detections(detector):
+def test_detections(detector, monkeypatch):
+    monkeypatch.setattr(
+        transform,
+        "paste_masks_in_image",
+        lambda masks, boxes, size: paste_masks(masks[:, 0], boxes, size)[:, None].float(),
+    )
     images = torch.stack([scene(seed, 2)[0] for seed in (20, 0)])
     with torch.no_grad():
         expected = reference_of(detector).eval()(list(images))

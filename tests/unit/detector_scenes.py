@@ -5,17 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from comics.detectors import Detector, Target, build
+from comics.detectors import Detector, Target, build, detector_class
 from comics.params import InferenceParams, ModelParams
 
 COLOURS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.3, 0.9]])  # of Real and Fake
 
 TINY = ModelParams(backbone="resnet18", fpn_channels=32, head_channels=32, head_convs=1, mask_channels=16)
+ROIS: dict[str, object] = {"rois": 48, "proposals": 200, "roi_samples": 2}
+SETTINGS: dict[str, dict[str, object]] = {"mask_rcnn": ROIS, "ms_rcnn": {**ROIS, "pyramid": "p3-p7"}}
+"""Of detectors whose published numbers are for images five times as large."""
 
 
 def tiny(name: str, seed: int = 0, **inference) -> Detector:
     torch.manual_seed(seed)
-    return build(name, TINY, 2, InferenceParams(**inference))
+    settings = detector_class(name).Settings(**SETTINGS.get(name, {}))
+    return build(name, TINY.model_copy(update={"settings": settings}), 2, InferenceParams(**inference))
 
 
 def confident(detector: Detector) -> Detector:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from comics.cli import app
 from comics.detectors import build
+from comics.detectors.mask_rcnn import MaskRCNN
 from comics.errors import UserError
 from comics.model import Comics
 from comics.params import ModelParams, load
@@ -184,7 +185,7 @@ PUBLISHED = {
     "solov2": solov2_names,
 }
 CLASS_TENSORS = {"mask_rcnn": 6, "blendmask": 4, "condinst": 2, "meinst": 2, "solov2": 2}
-UNUSED = {"mask_rcnn": 9, "blendmask": 0, "condinst": 2, "meinst": 0, "solov2": 0}  # P2 and anchors; constants
+UNUSED = {"mask_rcnn": 5, "blendmask": 0, "condinst": 2, "meinst": 0, "solov2": 0}  # anchors; constants
 
 
 def save_pickle(path: Path, content, protocol: int = 2) -> Path:
@@ -363,13 +364,23 @@ def test_torchvision_mask_rcnn(tmp_path):
     torch.save(source, tmp_path / "x.pth")
     detector = build("mask_rcnn", ModelParams(), 2)
     report = load_into(detector, "mask_rcnn", tmp_path / "x.pth")
-    skipped = {entry.source for entry in report.of("skipped")}
-    assert skipped == {
-        f"backbone.fpn.{part}_blocks.0.0.{kind}" for part in ("inner", "layer") for kind in ("weight", "bias")
-    }
-    assert not report.of("mismatched", "replaced")
-    assert all(key.startswith(("extractor.fpn.p", "extractor.body")) for key in report.missing)
-    assert torch.equal(detector.extractor.fpn.lateral[2].weight, source["backbone.fpn.inner_blocks.3.0.weight"])
+    assert not report.of("skipped", "mismatched", "replaced")
+    assert not report.missing
+    assert torch.equal(detector.extractor.fpn.lateral[3].weight, source["backbone.fpn.inner_blocks.3.0.weight"])
+
+
+def test_anchors_follow_the_import(tmp_path):
+    """The published detectors have anchors of eight strides a side, also where our P3 gets what was learnt for it there."""
+    detector = build("mask_rcnn", SMALL.model_copy(update={"settings": MaskRCNN.Settings(pyramid="p3-p7")}), 2)
+    sides = detector.anchors[:, 1, 2] - detector.anchors[:, 1, 0]  # of the squares
+    assert sides.tolist() == [32, 64, 128, 256, 512]
+    torch.save({"model": dict(mask_rcnn_names(2))}, tmp_path / "x.pth")
+    report = load_into(detector, "mask_rcnn", tmp_path / "x.pth")
+    sides = detector.anchors[:, 1, 2] - detector.anchors[:, 1, 0]
+    assert sides.tolist() == [64, 128, 256, 512, 1024]
+    assert "anchors" not in report.missing
+    assert len(report.of("skipped")) == 5 + 4  # anchors; P2 is not in this pyramid
+    assert all(entry.note for entry in report.of("skipped"))
 
 
 # ----------------------------------------------------------------------------------------------------------- errors
@@ -436,7 +447,7 @@ def test_import_lists_what_was_not_used(tmp_path):
     torch.save({"model": dict(mask_rcnn_names(80))}, tmp_path / "x.pth")
     result = run("weights", "import", tmp_path / "x.pth", "--backbone", "resnet18", "--detector", "mask_rcnn")
     assert result.exit_code == 0, result.output
-    assert "skipped    backbone.fpn_lateral2.weight" in result.output
+    assert "skipped    proposal_generator.anchor_generator.cell_anchors.0" in result.output
     assert "mismatched backbone.fpn_lateral3.weight" in result.output  # the file is narrower than the default
 
 

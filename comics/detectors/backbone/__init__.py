@@ -18,20 +18,24 @@ from comics.params import ModelParams
 from comics.params.backbones import TIMM
 
 STRIDES = (8, 16, 32, 64, 128)  # of P3 to P7, px
+FINE_STRIDES = (4, 8, 16, 32, 64)  # of P2 to P6, px
 
 Body = ResNetBody | TimmBody
 
 __all__ = [
+    "FINE_STRIDES",
     "STRIDES",
     "Body",
     "ConvNormReLU",
     "Extractor",
     "FeaturePyramid",
+    "FineExtractor",
     "ResNetBody",
     "SimpleFeaturePyramid",
     "TimmBody",
     "build_body",
     "build_extractor",
+    "build_fine_extractor",
     "build_pyramid",
     "conv_norm",
     "level_shapes",
@@ -53,6 +57,24 @@ class Extractor(nn.Module):
         if height % 32 or width % 32:
             raise ValueError(f"images must be padded to a multiple of 32, not {height} x {width}")
         return self.fpn(self.body(images))
+
+
+class FineExtractor(nn.Module):
+    """Normalised images (B, 3, H, W), H and W multiples of 32, to P2 ... P6, each (B, channels, ., .).
+
+    P6 is P5 at every second position, as in the FPN paper.
+    """
+
+    def __init__(self, body: Body, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = build_pyramid(body, channels, FINE_STRIDES[:4])
+        self.fpn.p6, self.fpn.p7 = nn.MaxPool2d(1, 2), nn.Identity()  # type: ignore[assignment]
+        self.channels = channels
+        self.strides = FINE_STRIDES
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.fpn(self.body(images))[: len(FINE_STRIDES)]
 
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
@@ -98,3 +120,8 @@ def build_pyramid(body: Body, channels: int, strides: tuple[int, ...]) -> Featur
 def build_extractor(params: ModelParams) -> Extractor:
     """The extractor that `params` describes (`build_body`), P3 to P7."""
     return Extractor(build_body(params), params.fpn_channels)
+
+
+def build_fine_extractor(params: ModelParams) -> FineExtractor:
+    """The extractor that `params` describes (`build_body`), P2 to P6."""
+    return FineExtractor(build_body(params, FINE_STRIDES[:4]), params.fpn_channels)
