@@ -83,11 +83,14 @@ def coco_results(prediction: Prediction, image_id: int, boxes: bool = True) -> l
     codes = rle.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
     corners = prediction["boxes"].double().cpu().numpy()
     entries = []
+    mask_scores = prediction["mask_scores"].tolist() if "mask_scores" in prediction else None
     for index, (score, label) in enumerate(
         zip(prediction["scores"].tolist(), prediction["labels"].tolist(), strict=True)
     ):
         x1, y1, x2, y2 = corners[index].tolist()
         entry: dict[str, Any] = {"image_id": image_id, "category_id": category_id(label), "score": score}
+        if mask_scores is not None:
+            entry["score_mask"] = mask_scores[index]
         if boxes:
             entry["bbox"] = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
         entry["segmentation"] = {"size": list(codes[index]["size"]), "counts": codes[index]["counts"].decode()}

@@ -225,6 +225,7 @@ def confusion(truth: GroundTruth, found: Detections, task: Task, thresholds: dic
         task: detection or segmentation.
         thresholds: class -> score; NaN for a class none of whose detections are kept.
     """
+    found = found.scored_for(task)
     of_category = {category: thresholds[name] for category, name in truth.categories.items()}
     lowest = np.array([of_category[int(category)] for category in found.category_ids], np.float64)
     kept = np.flatnonzero(found.scores >= lowest)
@@ -248,7 +249,7 @@ def errors(truth: GroundTruth, found: Detections, task: Task) -> list[Row]:
     """
     if not len(truth.annotation_ids):
         return []
-    evaluator = _hotcoco(truth, found, np.arange(len(found.scores)), task)
+    evaluator = _hotcoco(truth, found.scored_for(task), np.arange(len(found.scores)), task)
     evaluator.evaluate()
     told = evaluator.tide_errors(pos_thr=TAU, bg_thr=0.1)
     order = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN")

@@ -15,7 +15,7 @@ import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
@@ -94,6 +94,7 @@ class Detections:
         boxes: (N, 4) x, y, width, height in px; None where the detections have none.
         masks: (N) run lengths as text; None where the detections have none. Without a detection there is every task to
             evaluate.
+        mask_scores: (N,) by which masks are ranked; None where `scores` are for both.
     """
 
     name: str
@@ -102,6 +103,13 @@ class Detections:
     scores: Floats
     boxes: Floats | None
     masks: Texts | None
+    mask_scores: Floats | None = None
+
+    def scored_for(self, task: str) -> Detections:
+        """With one score each, the one that ranks the task's detections."""
+        if self.mask_scores is None:
+            return self
+        return replace(self, scores=self.mask_scores if task == "segmentation" else self.scores, mask_scores=None)
 
 
 @contextmanager
@@ -200,13 +208,17 @@ def _detections(name: str, content: Any, truth: GroundTruth) -> Detections:
     category_ids = known[check.members("category_id", known, f"not among the categories {known.tolist()}")]
     scores = check.floats("score")
     check.no("score", (scores < 0) | (scores > 1), "not between 0 and 1")
+    mask_scores = None
+    if content and check.all_or_none("score_mask"):
+        mask_scores = check.floats("score_mask")
+        check.no("score_mask", (mask_scores < 0) | (mask_scores > 1), "not between 0 and 1")
     boxes = check.boxes()
     masks = None
     if check.all_or_none("segmentation"):
         masks = check.masks(np.arange(len(content)), truth.image_sizes[images])
     if content and boxes is None and masks is None:
         raise UserError(f"{name}: its detections have neither bbox nor segmentation.")
-    return Detections(name, images, category_ids, scores, boxes, masks)
+    return Detections(name, images, category_ids, scores, boxes, masks, mask_scores)
 
 
 def _read(source: Source, layout: Any, checked: Callable[[str, Any], Checked]) -> Checked:

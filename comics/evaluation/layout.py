@@ -33,6 +33,7 @@ class Detection(Struct, gc=False):
     image_id: int
     category_id: int
     score: float
+    score_mask: float | UnsetType = UNSET
     bbox: Box | UnsetType = UNSET
     segmentation: RunLengths | UnsetType = UNSET
 

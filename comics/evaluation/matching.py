@@ -171,6 +171,9 @@ def match_tasks(
     """
     if engine not in ENGINES:
         raise UserError(f"No evaluation engine '{engine}'.", did_you_mean(engine, ENGINES))
+    if found.mask_scores is not None:  # each task by its own scores
+        options: Any = {"engine": engine, "detailed": detailed, "areas": areas}
+        return {task: match_tasks(truth, found.scored_for(task), [task], **options)[task] for task in tasks}
     shape = (len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), len(truth.categories), len(areas))
     precision = {task: np.full(shape, -1.0) for task in tasks}
     nothing = {category: _nothing(truth, detailed, areas) for category in truth.categories}

@@ -277,3 +277,33 @@ def test_run_lengths_add_up(height: int, width: int, share: float, seed: int) ->
 def test_malformed_run_lengths() -> None:
     good = rectangle_mask(FACE)["counts"]
     assert pixels(["", "P", "!", good, "0" * 3 + "O", [3, 4]]).tolist() == [0, -1, -1, HEIGHT * WIDTH, -1, 7]
+
+
+def test_scores_of_masks_are_checked() -> None:
+    checked = read_ground_truth(TRUTH)
+    refused(
+        lambda: read_detections(detections(score_mask=0.5), checked), "score_mask: missing", "other entries have it"
+    )
+    found = [{**one, "score_mask": 1.5} for one in detections()]
+    refused(lambda: read_detections(found, checked), "score_mask: 1.5", "not between 0 and 1")
+
+
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+def test_masks_have_scores_of_their_own(tmp_path: Path, engine: str) -> None:
+    """Boxes are ranked by `score`, masks by `score_mask`: each task as if it were the only score."""
+    where = [0, 1]
+    boxes = [[20.0, 20.0, 40.0, 40.0], [5.0, 5.0, 10.0, 10.0]]  # the face, and none
+    ground = truth([(1, 1, FACE)], [1])
+
+    def results(scores: list[float], masks: list[float] | None) -> list[dict[str, Any]]:
+        found = [detection(1, 1, boxes[i], scores[i]) for i in where]
+        return found if masks is None else [{**found[i], "score_mask": masks[i]} for i in where]
+
+    both = tmp_path / "both.json"
+    both.write_text(json.dumps(results([0.9, 0.4], [0.2, 0.8])))
+    found = evaluate(ground, both, engine=engine)
+    as_boxes = evaluate(ground, results([0.9, 0.4], None), engine=engine)
+    as_masks = evaluate(ground, results([0.2, 0.8], None), engine=engine)
+    assert found["detection", "all", "AP"] == as_boxes["detection", "all", "AP"] == 1
+    assert found["segmentation", "all", "AP"] == as_masks["segmentation", "all", "AP"] == 0.5
+    assert found["segmentation", "all", "oLRP"] == as_masks["segmentation", "all", "oLRP"] > 0
