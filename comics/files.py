@@ -113,3 +113,17 @@ def exclusive(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
         yield
+
+
+def is_held(path: str | os.PathLike[str]) -> bool:
+    """Whether another process holds the lock file `path` of `exclusive`."""
+    import fcntl
+
+    try:
+        with open(path, "r+", encoding="utf-8") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back when the file is closed
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return False
+    return False

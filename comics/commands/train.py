@@ -12,6 +12,8 @@ from comics.commands.bars import bars
 from comics.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from comics.params import ResolvedRun
 
 RunArgument = Annotated[str, typer.Argument(help="A run of params.yaml.")]
@@ -77,18 +79,26 @@ def _score(run: ResolvedRun, split: str) -> str:
     return " / ".join("-" if value is None else f"{100 * value:.1f}" for value in values)
 
 
-def runs() -> None:
-    """All runs of params.yaml, their state and scores."""
-    from rich.console import Console
+def _at_work(run: ResolvedRun) -> str | None:
+    """How far a training that is at work is; None where none is."""
+    from comics.files import is_held
+    from comics.training.status import describe_status, read_status
+
+    if not is_held(run.folder / ".lock"):
+        return None
+    status = read_status(run.folder)
+    return "starting" if status is None else describe_status(status)
+
+
+def _runs_table(width: int, live: bool) -> Table:
     from rich.table import Table
 
     from comics.params import TEST_SPLITS, load
     from comics.report.results import training_state
 
     params = load()
-    console = Console()
     columns = ["run", "seed", "made of", "state", *TEST_SPLITS]
-    if console.width < 110:
+    if width < 110:
         columns.remove("made of")
     table = Table(*columns, title=f"Runs on {params.dataset} (AP of boxes / masks, percent)")
     for name in params.runs:
@@ -100,11 +110,37 @@ def runs() -> None:
                 "run": name,
                 "seed": str(seed),
                 "made of": " + ".join([run.detector, *run.params.components]),
-                "state": same or training_state(run),
+                "state": same or _at_work(run) or training_state(run),
                 **{split: _score(run, split) for split in TEST_SPLITS},
             }
-            table.add_row(*(cells[column] for column in columns))
-    console.print(table)
+            if not (live and same):
+                table.add_row(*(cells[column] for column in columns))
+    return table
+
+
+def runs(
+    watch: Annotated[bool, typer.Option("--watch", help="Show them anew every two seconds, until Ctrl-C.")] = False,
+) -> None:
+    """All runs of params.yaml, their state and scores; of trainings at work, how far they are."""
+    from rich.console import Console
+
+    console = Console()
+    if not watch:
+        console.print(_runs_table(console.width, live=False))
+        return
+    import time
+
+    from rich.live import Live
+
+    from comics.training.status import STATUS_SECONDS
+
+    try:
+        with Live(_runs_table(console.width, live=True), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(STATUS_SECONDS)
+                live.update(_runs_table(console.width, live=True), refresh=True)
+    except KeyboardInterrupt:
+        return
 
 
 def doctor() -> None:
@@ -115,7 +151,7 @@ def doctor() -> None:
     from rich.table import Table
 
     from comics.params import SPLITS, load
-    from comics.training.hardware import autocast_dtype, device, hardware, versions
+    from comics.training.hardware import autocast_dtype, device, hardware, precision_measured, versions
 
     console = Console()
     table = Table(show_header=False)
@@ -124,7 +160,9 @@ def doctor() -> None:
     on = device()
     for name, value in hardware(on).items():
         table.add_row(name, f"{int(value) / 2**30:.0f} GiB" if name == "device_memory" else str(value))
-    table.add_row("training precision", str(autocast_dtype("auto", on)).removeprefix("torch."))
+    found = precision_measured(on)
+    seconds = f", {found.float32_seconds:.3f} s in float32, {found.bfloat16_seconds:.3f} s in bf16" if found else ""
+    table.add_row("training precision", str(autocast_dtype("auto", on)).removeprefix("torch.") + seconds)
     disk = shutil.disk_usage(".")
     table.add_row("free disk", f"{disk.free / 2**30:.0f} GiB")
     for tool, purpose in (

@@ -19,7 +19,7 @@ from comics.model import Comics
 from comics.params import ResolvedRun
 from comics.progress import Progress, silent, told
 from comics.provenance import write_sidecar
-from comics.training.checkpoint import load_weights
+from comics.training.checkpoint import load_weights, trained_on
 from comics.training.hardware import autocast_dtype, device
 
 
@@ -31,15 +31,17 @@ class Predictor:
         root: folder that holds ``results/``.
 
     Raises:
-        UserError: no checkpoint, or one of another description.
+        UserError: no checkpoint, one of another description, or one whose training data has changed since.
     """
 
     def __init__(self, run: ResolvedRun, root: Path = Path()) -> None:
         self.run = run
+        path = root / run.folder / "model.pt"
+        self.data = trained_on(path, root / run.annotations("train"), run)
         self.device = device()
         self.dtype = autocast_dtype(run.training.precision, self.device)
         model = Comics(run.from_checkpoint())
-        model.load_state_dict(load_weights(root / run.folder / "model.pt", run))
+        model.load_state_dict(load_weights(path, run))
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @torch.inference_mode()
@@ -125,6 +127,13 @@ def predict_split(
     write_json(output, entries)
     write_sidecar(
         output,
-        {"digest": run.digest, "run": run.name, "dataset": run.dataset_name, "split": split, "seed": run.seed},
+        {
+            "digest": run.digest,
+            "run": run.name,
+            "dataset": run.dataset_name,
+            "split": split,
+            "seed": run.seed,
+            "data": predictor.data,
+        },
     )
     return len(entries)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
+from comics.data.canonical.content import content_of
 from comics.errors import UserError
 from comics.files import read_json
 from comics.params import Params, ResolvedRun, TableParams, TableRow
@@ -62,19 +66,35 @@ def detections_path(run: ResolvedRun, split: str) -> Path:
     return run.folder / f"{split}.detections.json"
 
 
-def details_path(run: ResolvedRun, split: str, name: str) -> Path:
-    """A breakdown of the scores of `run` on `split` (``errors``, ``by_size``, ...), from the project's root."""
-    return run.folder / f"{split}.details" / f"{name}.csv"
-
-
 def state(path: Path, digest: str, root: Path) -> str:
-    """``current`` or ``missing``; ``stale`` where the sidecar of `path` below `root` tells another digest of its run, and
-    ``damaged`` where `path` is no longer what its sidecar was written for."""
+    """``current`` or ``missing``; ``stale`` where the sidecar of `path` below `root` tells another digest of its run, or other
+    training data than there is, and ``damaged`` where `path` is no longer what its sidecar was written for."""
     if not (root / path).exists():
         return "missing"
-    if read_sidecar(root / path).get("digest") != digest:
+    told = read_sidecar(root / path)
+    if told.get("digest") != digest or data_changed(told, root):
         return "stale"
     return "current" if is_intact(root / path) else "damaged"
+
+
+_CONTENT_SECONDS = 5
+"""A split is looked at again after so long: many results of one call stand on the same data."""
+
+
+@cache
+def _content(annotations: Path, moment: int) -> dict[str, str]:
+    return content_of(annotations).facts
+
+
+def data_changed(told: Mapping[str, Any], root: Path = Path()) -> bool:
+    """Whether the training split of ``dataset``, where it is there, is no longer the ``data`` of a sidecar or run.json."""
+    annotations = root / "data" / str(told.get("dataset")) / "train" / "annotations.json"
+    if not told.get("data") or not annotations.exists():
+        return False
+    try:
+        return _content(annotations.absolute(), int(time.monotonic() / _CONTENT_SECONDS)) != told["data"]
+    except UserError:
+        return True  # an image is missing
 
 
 UNUSABLE = ("stale", "damaged")
@@ -125,19 +145,23 @@ def outdated_file(path: Path, run: ResolvedRun, root: Path = Path()) -> Path | N
         facts = read_json(described)
         if not isinstance(facts, dict) or facts.get("checkpoint_digest") != run.checkpoint_digest:
             return model
+        if data_changed(facts, root):
+            return model
     detections = detections_path(run, path.name.split(".")[0])
     return next((file for file in (detections, path) if state(file, run.digest, root) in UNUSABLE), None)
 
 
 def training_state(run: ResolvedRun, root: Path = Path()) -> str:
     """``trained``, ``not trained``, ``interrupted``, ``out of date`` where ``run.json`` tells another version of the run,
-    or ``no model.pt`` where it tells this one and the weights are gone."""
+    ``data changed`` where the training split is another, or ``no model.pt`` where the weights are gone."""
     folder = root / run.folder
     if not (folder / "run.json").exists():
         return "interrupted" if any((folder / "checkpoints").glob("*.ckpt")) else "not trained"
     facts = read_json(folder / "run.json")
     if not isinstance(facts, dict) or facts.get("checkpoint_digest") != run.checkpoint_digest:
         return "out of date"
+    if data_changed(facts, root):
+        return "data changed"
     return "trained" if (folder / "model.pt").exists() else "no model.pt"
 
 
@@ -161,9 +185,12 @@ def require(wanted: Iterable[tuple[Path, ResolvedRun]], root: Path = Path()) -> 
             problems.append(f"{path}: its bytes have changed since it was written, its SHA-256 is another.")
         else:
             kind = NotCurrent
-            told = read_sidecar(root / path).get("digest", "missing")
+            fields = read_sidecar(root / path)
+            told = fields.get("digest", "missing")
             problems.append(
-                f"{path}: made by another version of its run (digest {told}, params.yaml gives {run.digest})."
+                f"{path}: the training data of its run has changed since."
+                if told == run.digest
+                else f"{path}: made by another version of its run (digest {told}, params.yaml gives {run.digest})."
             )
         targets.append(path)
         if (file := outdated_file(path, run, root)) is not None:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from comics.data.canonical.content import content_of
 from comics.errors import UserError
 from comics.params import ResolvedRun
-from comics.provenance import require_intact, sidecar_path, write_sidecar
+from comics.provenance import read_sidecar, require_intact, sidecar_path, write_sidecar
 from comics.training.finite import require_finite
 from comics.training.tensors import write_tensors
 
@@ -66,3 +67,24 @@ def load_weights(path: str | os.PathLike[str], run: ResolvedRun) -> dict[str, to
         )
     require_finite(state, str(path), renew)
     return state
+
+
+def trained_on(path: str | os.PathLike[str], annotations: Path, run: ResolvedRun) -> dict[str, str]:
+    """What the weights in `path` were trained on; empty where nothing tells.
+
+    Args:
+        path: of ``model.pt``.
+        annotations: of the training split, which need not be there.
+        run: that made them.
+
+    Raises:
+        UserError: the split is there and is another one now.
+    """
+    told: dict[str, str] = read_sidecar(path).get("data") or {}
+    if told and annotations.exists() and (now := content_of(annotations).facts) != told:
+        changed = ", ".join(f"{key} ({told.get(key)}, now {now[key]})" for key in now if told.get(key) != now[key])
+        raise UserError(
+            f"{path}: its training data has changed since: {changed}.",
+            f"Train it with: snakemake {run.folder / 'model.pt'} --forcerun {run.folder / 'model.pt'}",
+        )
+    return told

@@ -28,11 +28,12 @@ from comics.training.checkpoint import load_weights, save_weights
 from comics.training.checkpoints import CheckpointFolder, Checkpoints
 from comics.training.curves import CurveLogger
 from comics.training.energy import Expense, nvml_counters, rapl_counters
-from comics.training.hardware import autocast_dtype, device, git_state, gpu_uuid, hardware, versions
+from comics.training.hardware import autocast_dtype, device, git_state, gpu_uuid, hardware, precision_measured, versions
 from comics.training.messages import warn
 from comics.training.module import TrainingModule
-from comics.training.progress import STATUS_NAME, TrainingProgress
+from comics.training.progress import TrainingProgress
 from comics.training.signals import Interruption
+from comics.training.status import STATUS_NAME
 from comics.training.throughput import Throughput
 
 _LITTER = (".model.*.pt", ".run.*.json", ".model.pt.meta.*.json", "..progress.*.json", STATUS_NAME)
@@ -143,6 +144,7 @@ def _train(run: ResolvedRun, root: Path) -> Path:
     told = _read(resume)
     first_step = int(told.get("global_step", 0))
     dtype = autocast_dtype(run.training.precision, device())
+    timed = precision_measured(device()) if run.training.precision == "auto" else None
     if told:  # it goes on in what it began with, whatever this machine would choose
         dtype = getattr(torch, told["comics_precision"])
     precision = str(dtype).removeprefix("torch.")
@@ -178,6 +180,7 @@ def _train(run: ResolvedRun, root: Path) -> Path:
                 "data": data.facts,
                 "hardware": hardware(device()),
                 "precision": precision,
+                "precision_measured": timed.report() if timed else None,
                 "versions": versions(),
                 **git_state(),
                 "steps": trainer.global_step,

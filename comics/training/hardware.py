@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from comics.machine import cores
+from comics.training.precision import Measured, computes_bf16, measured
 
 PACKAGES = (
     "torch",
@@ -30,18 +31,22 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def computes_bf16(on: torch.device) -> bool:
-    """Whether `on` multiplies bfloat16 matrices in hardware; emulation would be slower than float32."""
-    if on.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-
-
 def autocast_dtype(precision: str, on: torch.device) -> torch.dtype:
     """The dtype that `precision` (``auto``, ``bf16`` or ``fp32``) means on device `on`."""
-    if precision == "bf16" or (precision == "auto" and computes_bf16(on)):
+    if precision == "bf16":
         return torch.bfloat16
-    return torch.float32
+    found = precision_measured(on) if precision == "auto" else None
+    return torch.float32 if found is None else found.dtype
+
+
+def precision_measured(on: torch.device) -> Measured | None:
+    """How long float32 and bf16 take on `on`; None where it does not compute in bf16 at all."""
+    return measured(on, device_name(on)) if computes_bf16(on) else None
+
+
+def device_name(on: torch.device) -> str:
+    """What people call `on`."""
+    return torch.cuda.get_device_name(on) if on.type == "cuda" else _processor()
 
 
 def _processor() -> str:
@@ -57,7 +62,7 @@ def _processor() -> str:
 def hardware(on: torch.device) -> dict[str, str | int]:
     """Name and size of what `on` is, for run.json and ``comics doctor``."""
     facts: dict[str, str | int] = {
-        "device": torch.cuda.get_device_name(on) if on.type == "cuda" else _processor(),
+        "device": device_name(on),
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -14,32 +14,13 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from comics.errors import UserError
-from comics.files import read_json, write_json
+from comics.files import write_json
 from comics.training.module import TrainingModule
+from comics.training.status import STATUS_NAME, STATUS_SECONDS, clock
 from comics.training.throughput import Throughput
 
 LINE_SECONDS = 10.0
 """Between two lines where the output is a file, so that a log tells the time left too."""
-STATUS_SECONDS = 2.0
-"""Between two renewals of the file that `comics runs --watch` reads."""
-STATUS_NAME = ".progress.json"
-
-
-def clock(seconds: float) -> str:
-    """``1:02:03``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
-
-
-def read_status(folder: Path) -> dict[str, Any] | None:
-    """How far the training of the run in `folder` is, as its process last told; None where none is at work."""
-    try:
-        status = read_json(folder / STATUS_NAME)
-    except UserError:
-        return None
-    return status if isinstance(status, dict) else None
 
 
 def describe(loss: float, terms: Mapping[str, float], speed: float | None, left: float) -> str:

@@ -19,6 +19,8 @@ import trainings
 from trainings import RUNS, STEPS, code_of, comics, require_equal, steps_of, train, training, wait_for, weights
 
 from comics.files import read_json
+from comics.params import load
+from comics.report.results import state, training_state
 
 SEED = int(os.environ.get("FAULT_SEED", random.randrange(2**31)))
 """Of the random moments; printed by a test that fails."""
@@ -241,7 +243,9 @@ def temporary_folder_gone() -> None:
     os.environ["TMPDIR"] = "/nowhere/at/all"
 
 
-def test_changed_training_data_is_refused_by_what_goes_on_and_what_follows(alone: Path) -> None:
+def test_changed_training_data_is_refused_by_what_goes_on_and_what_follows(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interrupted(alone, "plain")
     image = next((alone / "data/mini/train").rglob("*.jpg"))
     whole = image.read_bytes()
@@ -251,6 +255,17 @@ def test_changed_training_data_is_refused_by_what_goes_on_and_what_follows(alone
     assert "the training data of 'plain' has changed since: images" in text
     image.write_bytes(whole)
     assert train(alone, "plain")[0] == 0
+    comics(alone, "predict", "plain", "--split", "test_dev")
+    detections = folder_of(alone, "plain") / "test_dev.detections.json"
+    params = load(alone / "params.yaml")
+    run = params.resolve("plain")
+    assert training_state(run, alone) == "trained"
+    assert state(detections.relative_to(alone), run.digest, alone) == "current"
+    image.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    monkeypatch.setattr("comics.report.results._CONTENT_SECONDS", 1e-6)  # do not wait until it is looked at again
+    assert training_state(run, alone) == "data changed"
+    assert state(detections.relative_to(alone), run.digest, alone) == "stale"
+    assert "its training data has changed since: images" in comics(alone, "predict", "plain", "--split", "val", code=2)
 
 
 def one_gradient_goes_wrong() -> None:

@@ -76,14 +76,14 @@ def _comics(folder: str, arguments: list[str], log: str, before: Callable[[], No
     main()
 
 
-def comics(folder: Path, *arguments: str) -> str:
-    """The output of a command that succeeds."""
+def comics(folder: Path, *arguments: str, code: int = 0) -> str:
+    """The output of a command that ends with `code`."""
     log = folder / "comics.log"
     log.unlink(missing_ok=True)
     process = _context.Process(target=_comics, args=(str(folder), list(arguments), str(log), None))
     process.start()
     process.join(120)
-    assert process.exitcode == 0, log.read_text()
+    assert process.exitcode == code, log.read_text()
     return log.read_text()
 
 
