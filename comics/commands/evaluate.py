@@ -1,4 +1,4 @@
-"""``comics evaluate`` and ``comics compare``: the scores of detections, and which of two are better."""
+"""``comics evaluate | compare | power``: the scores of detections, which of two are better, how many seeds that takes."""
 
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ def evaluate(
         from comics.evaluation.details import write_details
 
         for path in write_details(details, truth, found, matched):
+            if path.suffix == ".csv":
+                write_sidecar(path, fields)
             print(path)
 
 
@@ -128,7 +130,63 @@ def compare(
         write_table(output, header, map(astuple, differences))
 
 
+def power(
+    metric: Annotated[str, typer.Option(help="Of all classes together.")] = "AP",
+    task: Annotated[str, typer.Option(help="detection or segmentation.")] = "segmentation",
+    split: Annotated[str, typer.Option(help="The test set.")] = "test_challenge",
+    difference: Annotated[float, typer.Option(help="True difference to find, in points.", min=0.001)] = 1.0,
+    chance: Annotated[float, typer.Option("--power", help="Chance to find it.", min=0.06, max=0.999)] = 0.8,
+    params: Annotated[Path, typer.Option(help="The params.yaml to read.")] = Path("params.yaml"),
+) -> None:
+    """How many seeds does a difference need? From the noise between the seeds of the runs whose results are here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from comics.errors import UserError, did_you_mean
+    from comics.evaluation.intervals import MOST_SEEDS, detectable, seed_noise, seeds_needed
+    from comics.params import METRICS, SPLITS, TASKS, load
+    from comics.report.results import is_current, read_run
+
+    for option, word, known in (("metric", metric, METRICS), ("task", task, TASKS), ("split", split, SPLITS)):
+        if word not in known:
+            raise UserError(f"--{option}: there is no {option} '{word}'.", did_you_mean(word, known))
+    loaded = load(params)
+    scores: dict[str, list[float]] = {}
+    for run in dict.fromkeys(map(loaded.canonical, loaded.runs)):
+        if len(loaded.seeds(run)) > 1 and is_current(loaded, run, split):
+            found = read_run(loaded, run, split).scores
+            scores[run] = [100 * value for one in found if (value := one.get((task, "all", metric))) is not None]
+    noise = seed_noise(list(scores.values()))
+    if noise is None:
+        raise UserError(
+            f"results/{loaded.dataset}: no run has current results of two seeds on {split}.",
+            "Give runs `seeds: [0, 1, 2]` in params.yaml and make their results (`snakemake claim` has three of each).",
+        )
+    table = Table("run", "seeds", "mean", "standard deviation")
+    for run, values in scores.items():
+        own = seed_noise([values])
+        shown = f"{own.deviation:.2f}" if own else "–"
+        table.add_row(run, str(len(values)), f"{sum(values) / max(len(values), 1):.1f}", shown)
+    Console().print(table)
+    low, high = noise.range()
+    print(
+        f"{metric}, {task}, {split} of {loaded.dataset}: standard deviation between seeds {noise.deviation:.2f} points "
+        f"({noise.freedom} degrees of freedom, 95 % interval {low:.2f} to {high:.2f})."
+    )
+
+    def needed(deviation: float) -> str:
+        seeds = seeds_needed(difference, deviation, chance)
+        return f"more than {MOST_SEEDS}" if seeds is None else str(seeds)
+
+    print(
+        f"A true difference of {difference:g} points is found with a chance of {100 * chance:g} % by {needed(noise.deviation)} "
+        f"seeds of each run ({needed(low)} to {needed(high)}, as the deviation's interval allows), two-sided t-test at 5 %."
+    )
+    smallest = ", ".join(f"{seeds} seeds {detectable(noise.deviation, seeds, chance):.1f}" for seeds in (2, 3, 5, 10))
+    print(f"Found with that chance, in points: {smallest}.")
+
+
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (evaluate, compare):
+    for command in (evaluate, compare, power):
         root.command()(command)

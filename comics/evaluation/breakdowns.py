@@ -1,15 +1,19 @@
-"""Where the scores come from: by size of the face, by faces in the image, by kind of error; and the curves behind them.
+"""Where the scores come from: by size of the face, faces in the image, kind of forgery, overlap and kind of error; and the curves.
 
 Each function returns rows of plain values under the header that goes with it, ready for a CSV file.
 """
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from comics.evaluation.inputs import Detections, GroundTruth
+from comics.evaluation.classification import verdict_scores
+from comics.evaluation.inputs import Bools, Detections, Floats, GroundTruth
+from comics.evaluation.judging import face_points
 from comics.evaluation.lrp import lrp_curve
 from comics.evaluation.matching import (
     AREAS,
@@ -18,6 +22,7 @@ from comics.evaluation.matching import (
     TAU,
     Ints,
     Matched,
+    Matches,
     Task,
     coco_ground_truth,
     coco_results,
@@ -30,6 +35,8 @@ from comics.evaluation.scores import ALL, average, lrp_errors
 Row = list[Any]
 
 MEASURES = ("AP", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN")
+JUDGED = ("face_ACC", "face_BACC", "face_found")
+"""Verdicts on the faces of a group, in the rows of all classes together."""
 FACES_IN_IMAGE: dict[str, tuple[int, int]] = {
     "1": (1, 1),
     "2": (2, 2),
@@ -38,23 +45,27 @@ FACES_IN_IMAGE: dict[str, tuple[int, int]] = {
     ">10": (11, 2**31),
 }
 """Groups of images by their number of faces, both bounds included."""
+OVERLAPS: dict[str, tuple[float, float]] = {"0": (0, 0), "0-0.1": (1e-9, 0.1), ">0.1": (0.1, np.inf)}
+"""Groups of faces by the largest share of their box that the box of another face of the image covers."""
 CURVE_POINTS = 1000
 """At most, of an LRP curve."""
 
-SIZE_HEADER = ("task", "class", "size", "faces", *MEASURES)
-FACES_HEADER = ("task", "class", "faces_in_image", "images", "faces", *MEASURES)
+SIZE_HEADER = ("task", "class", "size", "faces", *MEASURES, *JUDGED)
+FACES_HEADER = ("task", "class", "faces_in_image", "images", "faces", *MEASURES, *JUDGED)
+GROUP_HEADER = ("task", "class", "group", "faces", *MEASURES, *JUDGED)
 PRECISION_HEADER = ("task", "class", "recall", "precision_50", "precision_75", "precision_mean")
 LRP_HEADER = ("task", "class", "threshold", "LRP", "Loc", "FP", "FN")
 CONFUSION_HEADER = ("task", "truth", "found_as", "count", "share")
 ERROR_HEADER = ("task", "error", "count", "AP50_lost")
 
 
-def by_size(truth: GroundTruth, task: Task, matched: Matched) -> list[Row]:
+def by_size(truth: GroundTruth, task: Task, matched: Matched, p_fake: Floats) -> list[Row]:
     """Scores of the faces in each of COCO's area ranges; detections matched to faces of another size are ignored.
 
     Args:
         truth, matched: inputs and their detailed matches.
         task: which the matches are of.
+        p_fake: (A,) verdicts on the faces (`judging.face_verdicts`).
     """
     rows = []
     for area, size in enumerate(AREAS):
@@ -67,13 +78,20 @@ def by_size(truth: GroundTruth, task: Task, matched: Matched) -> list[Row]:
             }
             for category, name in truth.categories.items()
         }
+        low, high = AREAS[size]
+        verdicts = _verdicts(truth, p_fake, (truth.areas >= low) & (truth.areas <= high))
         together = {**average(classes.values()), "faces": sum(int(row["faces"]) for row in classes.values())}
         for cls, row in {ALL: together, **classes}.items():
-            rows.append([task, cls, size, row["faces"], *(row[measure] for measure in MEASURES)])
+            judged = verdicts if cls == ALL else [None] * len(JUDGED)
+            rows.append([task, cls, size, row["faces"], *(row[measure] for measure in MEASURES), *judged])
     return rows
 
 
-def by_faces(truth: GroundTruth, task: Task, matched: Matched) -> list[Row]:
+def _verdicts(truth: GroundTruth, p_fake: Floats, chosen: Bools) -> list[float]:
+    return list(verdict_scores(face_points(truth, p_fake, chosen), metrics=JUDGED).values())
+
+
+def by_faces(truth: GroundTruth, task: Task, matched: Matched, p_fake: Floats) -> list[Row]:
     """Scores of the images with few faces and with many, of `FACES_IN_IMAGE`; groups without images are left out."""
     faces = np.sum([matches.objects[0] for matches in matched.classes.values()], axis=0)
     rows = []
@@ -87,8 +105,79 @@ def by_faces(truth: GroundTruth, task: Task, matched: Matched) -> list[Row]:
         numbers[ALL] = sum(numbers.values())
         for cls, row in class_scores(truth, matched, chosen.astype(np.float64)).items():
             measures = (row[measure] for measure in MEASURES)
-            rows.append([task, cls, group, int(chosen.sum()), numbers[cls], *measures])
+            judged = _verdicts(truth, p_fake, chosen[truth.annotation_images]) if cls == ALL else [None] * len(JUDGED)
+            rows.append([task, cls, group, int(chosen.sum()), numbers[cls], *measures, *judged])
     return rows
+
+
+def by_forgery(truth: GroundTruth, task: Task, matched: Matched, p_fake: Floats) -> list[Row]:
+    """Scores of the faces of each kind of forgery, as the ground truth's `forgery` tells; those without one are left out."""
+    kinds = np.array(truth.forgeries)
+    groups = {str(kind): kinds == kind for kind in np.unique(kinds) if kind}
+    return _by_group(truth, task, matched, p_fake, groups)
+
+
+def by_overlap(truth: GroundTruth, task: Task, matched: Matched, p_fake: Floats) -> list[Row]:
+    """Scores of the faces that no other covers, and of those that one covers, of `OVERLAPS`."""
+    covered = covered_share(truth)
+    groups = {name: (covered >= low) & (covered <= high) for name, (low, high) in OVERLAPS.items()}
+    groups[">0.1"] = covered > OVERLAPS[">0.1"][0]
+    return _by_group(truth, task, matched, p_fake, groups)
+
+
+def covered_share(truth: GroundTruth) -> Floats:
+    """(A,) the largest share of each face's box that the box of another face of the image covers; 0 where there are no boxes."""
+    shares = np.zeros(len(truth.annotation_ids))
+    if truth.boxes is None:
+        return shares
+    order = np.argsort(truth.annotation_images, kind="stable")
+    order = order[~truth.crowd[order]]
+    bounds = np.flatnonzero(np.diff(truth.annotation_images[order], prepend=-1, append=-1))
+    for start, stop in itertools.pairwise(bounds):
+        of_image = order[start:stop]
+        low, size = truth.boxes[of_image, :2], truth.boxes[of_image, 2:]
+        sides = np.minimum((low + size)[:, None], low + size) - np.maximum(low[:, None], low)
+        inter = np.prod(np.maximum(sides, 0), axis=-1)
+        np.fill_diagonal(inter, 0)
+        shares[of_image] = inter.max(axis=1) / np.maximum(np.prod(size, axis=1), 1e-9)
+    return shares
+
+
+def _by_group(truth: GroundTruth, task: Task, matched: Matched, p_fake: Floats, groups: dict[str, Bools]) -> list[Row]:
+    """Scores of groups (A,) of faces. A detection matched with a face of another group is left out, as COCO does for sizes; one
+    that is matched with none counts as wrong in every group."""
+    rows = []
+    for group, chosen in groups.items():
+        classes = {}
+        for category, name in truth.categories.items():
+            matches = _of_group(truth, category, matched.classes[category], chosen)
+            classes[name] = {
+                **lrp_errors(matches),
+                "AP": average_precisions(matches)["AP"],
+                "faces": int(matches.objects.sum()),
+            }
+        together = {**average(classes.values()), "faces": sum(int(row["faces"]) for row in classes.values())}
+        verdicts = _verdicts(truth, p_fake, chosen)
+        for cls, row in {ALL: together, **classes}.items():
+            judged = verdicts if cls == ALL else [None] * len(JUDGED)
+            rows.append([task, cls, group, row["faces"], *(row[measure] for measure in MEASURES), *judged])
+    return rows
+
+
+def _of_group(truth: GroundTruth, category: int, matches: Matches, chosen: Bools) -> Matches:
+    """The matches of a class, as if the `chosen` (A,) faces were all that count; of all areas alone."""
+    partners = matches.partners
+    other = (partners >= 0) & ~np.append(chosen, False)[partners]
+    ignored = matches.ignored[:, 0] | other
+    counted = chosen & (truth.annotation_categories == category) & ~truth.crowd
+    objects = np.bincount(truth.annotation_images[counted], minlength=len(truth.image_ids))
+    return replace(
+        matches,
+        matched=(matches.matched[:, 0] & ~other)[:, None],
+        ignored=ignored[:, None],
+        ious=matches.ious[:1],
+        objects=objects[None],
+    )
 
 
 def precision_curves(truth: GroundTruth, task: Task, matched: Matched) -> list[Row]:

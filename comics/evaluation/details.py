@@ -8,6 +8,7 @@ from typing import Any
 
 from comics.evaluation import breakdowns
 from comics.evaluation.inputs import Detections, GroundTruth
+from comics.evaluation.judging import face_verdicts
 from comics.evaluation.matching import Matched, Task
 from comics.evaluation.scores import Scores, score, write_table
 
@@ -24,6 +25,8 @@ def write_details(folder: Path, truth: GroundTruth, found: Detections, matched: 
     tables: dict[str, tuple[Sequence[str], list[list[Any]]]] = {
         "by_size": (breakdowns.SIZE_HEADER, []),
         "by_faces": (breakdowns.FACES_HEADER, []),
+        "by_forgery": (breakdowns.GROUP_HEADER, []),
+        "by_overlap": (breakdowns.GROUP_HEADER, []),
         "precision_recall": (breakdowns.PRECISION_HEADER, []),
         "lrp": (breakdowns.LRP_HEADER, []),
         "confusion": (breakdowns.CONFUSION_HEADER, []),
@@ -31,9 +34,12 @@ def write_details(folder: Path, truth: GroundTruth, found: Detections, matched: 
     }
     for task, of_task in matched.items():
         thresholds = {name: scores[task, name, "oLRP_threshold"] for name in truth.categories.values()}
+        p_fake = face_verdicts(truth, found, task)
         for name, rows in {
-            "by_size": breakdowns.by_size(truth, task, of_task),
-            "by_faces": breakdowns.by_faces(truth, task, of_task),
+            "by_size": breakdowns.by_size(truth, task, of_task, p_fake),
+            "by_faces": breakdowns.by_faces(truth, task, of_task, p_fake),
+            "by_forgery": breakdowns.by_forgery(truth, task, of_task, p_fake),
+            "by_overlap": breakdowns.by_overlap(truth, task, of_task, p_fake),
             "precision_recall": breakdowns.precision_curves(truth, task, of_task),
             "lrp": breakdowns.lrp_curves(truth, task, of_task),
             "confusion": breakdowns.confusion(truth, found, task, thresholds),

@@ -57,6 +57,7 @@ class GroundTruth:
             there is every task to evaluate.
         videos: (I,) number of the video that each image is of, from 0; None where the images have no `video_id`.
         tracks: (A,) `track_id` of each annotation; None where they have none.
+        forgeries: (A) kind of forgery of each annotation, from `forgery`; empty where there is none.
     """
 
     name: str
@@ -72,6 +73,7 @@ class GroundTruth:
     masks: Texts | None
     videos: Ints | None = None
     tracks: Ints | None = None
+    forgeries: tuple[str, ...] = ()
 
     def objects(self, category: int, area: tuple[float, float] = (0.0, np.inf)) -> Ints:
         """(I,) number of objects of a category in each image; crowd regions and areas out of range are none."""
@@ -174,6 +176,7 @@ def _ground_truth(name: str, content: Any) -> GroundTruth:
         masks=check.annotation_masks(image_sizes[images]),
         videos=videos,
         tracks=check.optional_integers("track_id"),
+        forgeries=check.forgeries(),
     )
 
 
@@ -318,6 +321,14 @@ class _Checker:
         if not self.entries or not self.all_or_none(field):
             return None
         return self.integers(field)
+
+    def forgeries(self) -> tuple[str, ...]:
+        """(N) kinds of forgery, empty texts where an entry has none; nothing where none has one."""
+        if not self.has("forgery").any():
+            return ()
+        kinds = ["" if value is None or value is UNSET else value for value in self.column("forgery")]
+        self.no("forgery", [not isinstance(kind, str) for kind in kinds], "not a text")
+        return tuple(kinds)
 
     def members(self, field: str, known: Ints, why: str) -> Ints:
         """(N,) index into `known`, ascending, of a field that must be one of them."""

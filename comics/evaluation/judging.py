@@ -64,11 +64,35 @@ def judged(
     of_tasks = {}
     for task, of_task in matched.items():
         p_fake = _matched_faces(truth, faces, task, engine)
-        verdicts = {**common, "face": _faces(truth, fake, p_fake), **_tracks(truth, fake, p_fake)}
+        verdicts = {**common, **face_points(truth, p_fake), **_tracks(truth, fake, p_fake)}
         if task == "segmentation":
             verdicts |= _pixels(truth, fake, faces)
         of_tasks[task] = replace(of_task, verdicts=verdicts)
     return of_tasks
+
+
+def face_verdicts(truth: GroundTruth, found: Detections, task: Task, engine: str = "hotcoco") -> Floats:
+    """(A,) P(fake) of each annotated face as it was found; NaN where it was not, or nothing is judged."""
+    fake = fake_category(truth)
+    if fake is None:
+        return np.full(len(truth.annotation_ids), np.nan)
+    return _matched_faces(truth, _Found(truth, found, fake), task, engine)
+
+
+def face_points(truth: GroundTruth, p_fake: Floats, chosen: Bools | None = None) -> dict[str, Points]:
+    """The verdicts on the `chosen` (A,) faces, all of them when None, for `verdict_scores`; nothing where nothing is judged.
+
+    Args:
+        truth: ground truth.
+        p_fake: (A,) as `face_verdicts` gives.
+        chosen: crowd regions are left out in any case.
+    """
+    fake = fake_category(truth)
+    if fake is None:
+        return {}
+    counted = ~truth.crowd if chosen is None else chosen & ~truth.crowd
+    forged = truth.annotation_categories[counted] == fake
+    return {"face": _verdicts(p_fake[counted], forged, truth.annotation_images[counted])}
 
 
 class _Found:
@@ -161,12 +185,6 @@ def _mask_pairs(
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     ours, annotations, ious = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return ours, annotations, ious
-
-
-def _faces(truth: GroundTruth, fake: int, p_fake: Floats) -> Points:
-    counted = ~truth.crowd
-    forged = truth.annotation_categories[counted] == fake
-    return _verdicts(p_fake[counted], forged, truth.annotation_images[counted])
 
 
 def _verdicts(p_fake: Floats, forged: Bools, images: Ints) -> Points:

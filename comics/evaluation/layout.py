@@ -49,6 +49,7 @@ class Annotation(Struct, gc=False):
     bbox: Box | UnsetType = UNSET
     segmentation: RunLengths | Polygons | UnsetType = UNSET
     track_id: int | UnsetType = UNSET
+    forgery: str | UnsetType = UNSET
 
 
 class Image(Struct, gc=False):

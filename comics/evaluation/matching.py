@@ -59,6 +59,7 @@ class Matches:
             of the area range, or unmatched and itself out of the range.
         ious: (A, N) at the first IoU threshold, with the matched object; 0 for the other detections.
         objects: (A, I) number of objects in each image; crowd regions are none.
+        partners: (T, N) index of the annotation that a detection is matched to in all areas; -1 for none.
     """
 
     scores: Floats
@@ -67,6 +68,7 @@ class Matches:
     ignored: Bools
     ious: Floats
     objects: Ints
+    partners: Ints
 
     @cached_property
     def prefixes(self) -> list[list[Prefixes]]:
@@ -118,12 +120,14 @@ class _Pairs:
         detections: (M,) index of each detection that a library looked at.
         matched, ignored: (T, A, M).
         partners: (A, M) index of the annotation at the first IoU threshold; -1 for none.
+        everywhere: (T, M) index of the annotation in all areas; -1 for none.
     """
 
     detections: Ints
     matched: Bools
     ignored: Bools
     partners: Ints
+    everywhere: Ints
 
 
 Told = Iterator[tuple[int, Task, Floats, _Pairs]]
@@ -192,6 +196,7 @@ def _ranked(truth: GroundTruth, found: Detections, task: Task, engine: str, pair
         ignored=pairs.ignored[..., ranked],
         ious=_ious(truth, found, task, engine, pairs)[:, ranked],
         objects=objects,
+        partners=pairs.everywhere[:, ranked],
     )
 
 
@@ -200,7 +205,8 @@ def _nothing(truth: GroundTruth, detailed: bool, areas: Sequence[str]) -> Matche
     thresholds, ranges = (len(IOU_THRESHOLDS), len(areas)) if detailed else (1, 1)
     none = np.zeros((thresholds, ranges, 0), bool)
     objects = np.zeros((ranges, len(truth.image_ids)), np.int64)
-    return Matches(np.zeros(0), np.zeros(0, np.int64), none, none, np.zeros((ranges, 0)), objects)
+    partners = np.zeros((thresholds, 0), np.int64)
+    return Matches(np.zeros(0), np.zeros(0, np.int64), none, none, np.zeros((ranges, 0)), objects, partners)
 
 
 def _ious(truth: GroundTruth, found: Detections, task: Task, engine: str, pairs: _Pairs) -> Floats:
@@ -396,7 +402,7 @@ def _counted(evaluator: Any) -> _Pairs:
     partners = np.full((1, len(ids)), -1)
     matched = np.fromiter(partner_of, np.int64, len(partner_of))
     partners[0, np.searchsorted(ids, matched)] = np.fromiter(partner_of.values(), np.int64, len(partner_of)) - 1
-    return _Pairs(ids - 1, partners[None] >= 0, np.zeros((1, 1, len(ids)), bool), partners)
+    return _Pairs(ids - 1, partners[None] >= 0, np.zeros((1, 1, len(ids)), bool), partners, partners)
 
 
 def _pycocotools(
@@ -439,6 +445,7 @@ def _pycocotools(
                     pairs.matched[:1, :1, counted],
                     pairs.ignored[:1, :1, counted],
                     pairs.partners[:1, counted],
+                    pairs.everywhere[:1, counted],
                 )
             yield category, task, np.asarray(evaluator.eval["precision"])[:, :, 0, :, -1], pairs
 
@@ -457,7 +464,7 @@ def _table(eval_images: Sequence[dict[str, Any] | None], ids: Ints, areas: Seque
             ignored[place] = one["dtIgnore"]
     looked_at = np.flatnonzero(~ignored.all(axis=(0, 1)))
     partners, ignored = partners[..., looked_at], ignored[..., looked_at]
-    return _Pairs(ids[looked_at] - 1, partners > 0, ignored, partners[0] - 1)
+    return _Pairs(ids[looked_at] - 1, partners > 0, ignored, partners[0] - 1, partners[:, 0] - 1)
 
 
 ENGINES = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}

@@ -16,13 +16,13 @@ import numpy as np
 from comics.errors import UserError
 from comics.evaluation.classification import VERDICT_METRICS, pooled, verdict_scores
 from comics.evaluation.inputs import Detections, GroundTruth, Ints, Source, read_detections, read_ground_truth
+from comics.evaluation.intervals import bca, blocks
 from comics.evaluation.judging import judged
 from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
 from comics.evaluation.precision import average_precisions
 from comics.evaluation.scores import ALL, METRICS, TASKS, Scores, average, lrp_errors, score, tasks_of
 from comics.progress import Progress, silent, told
 
-CONFIDENCE = 0.95
 COMPARED = ("AP", "oLRP")
 """The metrics of a paired comparison, unless it is told others: any that all classes together have."""
 
@@ -94,19 +94,10 @@ def drawn(truth: GroundTruth, samples: int, seed: int) -> Iterator[Floats]:
     return draws(len(truth.image_ids), samples, seed, truth.videos)
 
 
-def interval(values: Floats) -> tuple[float, float]:
-    """The central `CONFIDENCE` of resampled values (S,); resamples that leave the metric undefined are left out."""
-    defined = values[~np.isnan(values)]
-    if not len(defined):
-        return np.nan, np.nan
-    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
-
-
 def bootstrap(
     truth: GroundTruth, matched: Mapping[Task, Matched], samples: int, seed: int, progress: Progress = silent
 ) -> tuple[Scores, list[Interval]]:
-    """Scores and a 95 % percentile interval for each that is defined.
+    """Scores and a 95 % BCa interval (`comics.evaluation.intervals`) for each that is defined.
 
     Args:
         truth: ground truth.
@@ -122,17 +113,21 @@ def bootstrap(
     scores = score(truth, matched)
     intervals = []
     for task, of_task in matched.items():
-        resampled = [
-            [rows[cls].get(metric, np.nan) for cls in scores.classes for metric in METRICS]
-            for counts in told(drawn(truth, samples, seed), samples, progress, f"Resample {task}")
-            for rows in [class_scores(truth, of_task, counts)]
+
+        def row(counts: Floats, of_task: Matched = of_task) -> list[float]:
+            rows = class_scores(truth, of_task, counts)
+            return [rows[cls].get(metric, np.nan) for cls in scores.classes for metric in METRICS]
+
+        resampled = [row(counts) for counts in told(drawn(truth, samples, seed), samples, progress, f"Resample {task}")]
+        left_out = [row(counts) for counts in blocks(len(truth.image_ids), truth.videos)] or [
+            [np.nan] * len(resampled[0])
         ]
-        columns = iter(np.array(resampled).T)
+        columns = zip(np.array(resampled).T, np.array(left_out).T, strict=True)
         for cls in scores.classes:
             for metric in METRICS:
                 value, column = scores[task, cls, metric], next(columns)
                 if not np.isnan(value):
-                    intervals.append(Interval(task, cls, metric, value, *interval(column)))
+                    intervals.append(Interval(task, cls, metric, value, *bca(value, *column)))
     return scores, intervals
 
 
@@ -203,15 +198,19 @@ def compare_matched(
 ) -> list[Difference]:
     """`compare`, of matches."""
     observed = [compared_scores(truth, one, np.ones(len(truth.image_ids)), metrics) for one in (first, second)]
-    resampled = np.array(
-        [
-            compared_scores(truth, first, counts, metrics) - compared_scores(truth, second, counts, metrics)
-            for counts in told(drawn(truth, samples, seed), samples, progress, f"Resample {task}")
-        ]
-    )
+
+    def difference(counts: Floats) -> Floats:
+        return compared_scores(truth, first, counts, metrics) - compared_scores(truth, second, counts, metrics)
+
+    drawing = told(drawn(truth, samples, seed), samples, progress, f"Resample {task}")
+    resampled = np.array([difference(counts) for counts in drawing])
+    left_out = np.array([difference(counts) for counts in blocks(len(truth.image_ids), truth.videos)])
+    left_out = left_out.reshape(-1, len(metrics))
     p = _permutation_test(truth, task, first, second, observed[0] - observed[1], samples, seed, metrics, progress)
     return [
-        Difference(task, metric, one, other, one - other, *interval(resampled[:, index]), p[metric])
+        Difference(
+            task, metric, one, other, one - other, *bca(one - other, resampled[:, index], left_out[:, index]), p[metric]
+        )
         for index, (metric, one, other) in enumerate(zip(metrics, *map(np.ndarray.tolist, observed), strict=True))
     ]
 
@@ -338,4 +337,5 @@ def _pooled(first: Matches, second: Matches) -> Matches:
         ignored=joined("ignored"),
         ious=joined("ious"),
         objects=np.concatenate([first.objects, second.objects], axis=-1),
+        partners=joined("partners"),
     )

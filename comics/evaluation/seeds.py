@@ -1,8 +1,8 @@
 """Ways of training compared with error bars over images and seeds: of a mean over seeds, against that of a baseline.
 
 Images are paired: every run is judged on the same ones, so that what makes an image hard cancels. Seeds are not: seed 1 of
-two runs has nothing in common, so each run's seeds are drawn for themselves. Both are drawn with replacement (a bootstrap
-of two levels; Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
+two runs has nothing in common. So the variance over images comes from resamples that all runs and seeds share, that over seeds
+from each run's own, and the interval is Student's over their sum (`comics.evaluation.intervals.studentised`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 
 from comics.errors import UserError
 from comics.evaluation.inputs import Source, read_detections, read_ground_truth
+from comics.evaluation.intervals import studentised
 from comics.evaluation.matching import Floats, Task
-from comics.evaluation.resampling import COMPARED, compared_scores, drawn, interval, matched_for, require_samples
+from comics.evaluation.resampling import COMPARED, compared_scores, drawn, matched_for, require_samples
 from comics.evaluation.scores import tasks_of
 from comics.progress import Progress, silent
 
@@ -41,21 +42,6 @@ class Gain:
     high: float
 
 
-def mean_difference(first: Floats, second: Floats, rng: np.random.Generator) -> Floats:
-    """Resampled differences (S,) of two means over seeds.
-
-    Args:
-        first, second: (K, S) and (L, S), K and L seeds on the same S resamples of the images.
-        rng: draws the seeds, for each resample and each of the two anew.
-    """
-    means = []
-    for values in (first, second):
-        seeds, samples = values.shape
-        drawn = rng.integers(seeds, size=(seeds, samples))
-        means.append(np.take_along_axis(values, drawn, axis=0).mean(axis=0))
-    return means[0] - means[1]
-
-
 def compare_runs(
     ground_truth: Source | Mapping[str, Any],
     baseline: Sequence[Source],
@@ -69,8 +55,6 @@ def compare_runs(
     progress: Progress = silent,
 ) -> list[Gain]:
     """Each run minus the baseline, both means over their seeds, of all classes together.
-
-    With three seeds the interval is a little narrow: drawing from K values shows (K - 1) / K of their variance.
 
     Args:
         ground_truth: a COCO file, or its content.
@@ -88,8 +72,8 @@ def compare_runs(
     """
     truth = read_ground_truth(ground_truth)
     require_samples(truth, samples)
-    images = len(truth.image_ids)
-    counted = [np.ones(images), *drawn(truth, samples, seed)]  # the first is what was observed
+    clusters = len(truth.image_ids) if truth.videos is None else int(truth.videos.max()) + 1
+    counted = [np.ones(len(truth.image_ids)), *drawn(truth, samples, seed)]  # the first is what was observed
 
     def scored(sources: Sequence[Source], name: str) -> dict[Task, Floats]:
         """Task -> (seeds, metrics, 1 + samples)."""
@@ -108,13 +92,12 @@ def compare_runs(
     progress("Resample", 1, 1 + len(runs))
     gains = []
     for done, (name, sources) in enumerate(runs.items(), start=2):
-        rng = np.random.default_rng((seed, 2))
         for task, values in scored(sources, name).items():
             if task not in base:
                 continue
             for index, metric in enumerate(metrics):
                 own, other = values[:, index], base[task][:, index]
-                low, high = interval(mean_difference(own[:, 1:], other[:, 1:], rng))
+                low, high = studentised(own, other, clusters)
                 gains.append(
                     Gain(
                         run=name,

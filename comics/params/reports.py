@@ -154,13 +154,16 @@ class ExamplesFigure(Block):
 
 
 class ComparisonFigure(Block):
-    """Two runs and the ground truth side by side. Picks: per split, the `count` images on which the two runs' numbers
-    of errors (misses, false alarms, wrong classes) differ most, in either run's favour; ties by image id."""
+    """Runs and the ground truth side by side. Picks, per split, `count` images: those on which the numbers of errors (misses,
+    false alarms, wrong classes) of the first run and the last differ most, in either's favour, or those on which the last run
+    has the most; ties by image id."""
 
     kind: Literal["comparison"] = "comparison"
     caption: str
     runs: list[str] = Field(["blendmask", "comics"], min_length=1)
     """One row each, above the ground truth; the picks compare the first with the last."""
+    pick: Literal["differences", "worst"] = "differences"
+    """Images on which the first run and the last differ most, or on which the last has the most errors."""
     splits: list[Split] = Field(["test_dev", "test_challenge"], min_length=1)
     """One group of columns each."""
     count: int = Field(3, ge=1, le=20)
@@ -172,7 +175,31 @@ class ComparisonFigure(Block):
     style: ImageStyle = ImageStyle()
 
 
-FigureParams = Annotated[ScatterFigure | ExamplesFigure | ComparisonFigure, Field(discriminator="kind")]
+class ChartStyle(Block):
+    """Looks of bars and curves."""
+
+    width: float = Field(7.16, gt=1, le=20)
+    """Inches; 7.16 is the text width of a two-column page."""
+    height: float = Field(0.0, ge=0, le=20)
+    """Inches; 0 takes what the content needs."""
+    font_size: float = Field(7.5, gt=3, le=30)
+    """Points."""
+
+
+class ErrorsFigure(Block):
+    """What each kind of error costs in AP50 (TIDE), as a stacked bar a run, one panel a task. Of each run's first seed."""
+
+    kind: Literal["errors"] = "errors"
+    caption: str
+    runs: list[str] = Field(["blendmask", "comics"], min_length=1)
+    """One bar each."""
+    split: Split = "test_dev"
+    tasks: list[Task] = Field(["detection", "segmentation"], min_length=1)
+    """One panel each."""
+    style: ChartStyle = ChartStyle()
+
+
+FigureParams = Annotated[ScatterFigure | ExamplesFigure | ComparisonFigure | ErrorsFigure, Field(discriminator="kind")]
 """A figure; `kind` says which."""
 
 

@@ -21,7 +21,7 @@ from comics.params.datasets import Dataset
 from comics.params.file import ParamsFile
 from comics.params.mistakes import as_user_error
 from comics.params.objective import AttentionParams, ObjectiveParams, ViewsParams
-from comics.params.reports import ComparisonFigure, FigureParams, ScatterFigure, StudyParams, TableParams
+from comics.params.reports import ComparisonFigure, ErrorsFigure, FigureParams, ScatterFigure, StudyParams, TableParams
 from comics.params.runs import InferenceParams, ModelParams, RunParams, TrainingParams
 
 TRAINING_CODE_VERSION = 5
@@ -217,7 +217,7 @@ class Params:
                     )
                 for run in figure.highlight:
                     self._known(f"{key}.highlight", run, self.file.runs, "run")
-            elif isinstance(figure, ComparisonFigure):
+            elif isinstance(figure, ComparisonFigure | ErrorsFigure):
                 for run in figure.runs:
                     self._known(f"{key}.runs", run, self.file.runs, "run")
         for name, study in self.studies.items():

@@ -1,12 +1,14 @@
 """Which rows of a table are not significantly different from the best: computed once, by a step of its own, then marked.
 
 For each test set, task and metric, the best measured row is compared with every other by a paired comparison over images
-(`comics.evaluation.PairedTests`); rows whose difference is not significant are written down with the digests of all runs
-compared. Rendering only reads that file, and only while the digests are those of params.yaml.
+(`comics.evaluation.PairedTests`). The p-values of a column are corrected for their number (`holm`); rows whose difference
+is not significant are written down with the digests of all runs compared. Rendering only reads that file, and only while
+the digests are those of params.yaml.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -59,6 +61,18 @@ def pairs_of(table: TableParams, rows: Iterable[Row]) -> Iterator[Pair]:
                 yield Pair(split, task, metric, measured[best], measured[name])
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of comparisons made together, adjusted so that a true difference of none is called one in any of them no more
+    often than a single test would (Holm, "A simple sequentially rejective multiple test procedure", 1979). NaN stays NaN."""
+    adjusted = [math.nan] * len(p_values)
+    defined = [index for index, p in enumerate(p_values) if p == p]
+    highest = 0.0
+    for rank, index in enumerate(sorted(defined, key=lambda one: p_values[one])):
+        highest = max(highest, min(1.0, (len(defined) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
 def compare_table(
     params: Params, name: str, paired_tests: PairedTests, root: Path = Path(), progress: Progress = silent
 ) -> dict[str, Any]:
@@ -102,13 +116,21 @@ def compare_table(
         }
         for pair in pairs
     ]
+    columns: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for one in comparisons:
+        columns.setdefault((one["split"], one["task"], one["metric"]), []).append(one)
+    for column in columns.values():
+        for one, p in zip(column, holm([one["p"] for one in column]), strict=True):
+            one["p_holm"] = p
     return {
         "table": name,
         "alpha": ALPHA,
         "digests": runs_drawn(rows),
         "comparisons": comparisons,
         "similar": [
-            {key: one[key] for key in ("run", "split", "task", "metric")} for one in comparisons if one["p"] >= ALPHA
+            {key: one[key] for key in ("run", "split", "task", "metric")}
+            for one in comparisons
+            if one["p_holm"] >= ALPHA
         ],
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comics.errors import UserError, did_you_mean
-from comics.params import ComparisonFigure, ExamplesFigure, Params, ScatterFigure
+from comics.params import ComparisonFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure
 from comics.report import reported
 from comics.report.canvas import canvas, draw_leader, on_paper, place_texts, save
 from comics.report.labels import anchor, centred
@@ -39,6 +39,10 @@ def draw(params: Params, name: str, output: Path, root: Path = Path(), *, availa
     entry = params.figures[name]
     if isinstance(entry, ScatterFigure):
         return _draw_scatter(params, entry, output, root, available)
+    if isinstance(entry, ErrorsFigure):
+        from comics.report.errors import draw_errors
+
+        return draw_errors(params, entry, output, root)
     from comics.report.gallery import draw_comparison, draw_examples
 
     if isinstance(entry, ExamplesFigure):

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +29,16 @@ from comics.params import (
     TASKS,
     TEST_SPLITS,
     ComparisonFigure,
+    ErrorsFigure,
     ExamplesFigure,
     Params,
     ResolvedRun,
     ScatterFigure,
 )
 from comics.report import reported, study
+from comics.report.figures import draw
 from comics.report.gallery import read_photo, run_title, verdict_text
+from comics.report.paper import figure_caption
 from comics.report.reliability import reliability_svg
 from comics.report.results import (
     NotCurrent,
@@ -82,6 +86,8 @@ class Gathered:
     data: dict[str, Any]
     runs: list[dict[str, Any]]
     figures: list[dict[str, Any]]
+    charts: list[dict[str, Any]]
+    """Figures that are shown as drawn."""
     warnings: list[str]
 
 
@@ -120,9 +126,15 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
         )
     gallery = []
     for name, figure in params.figures.items():
-        if not isinstance(figure, ScatterFigure):
+        if isinstance(figure, ExamplesFigure | ComparisonFigure):
             made, problem = attempt(partial(_gallery, params, figure, root), f"reports/figures/{name}.pdf")
             gallery.append({"name": name, "caption": plain(figure.caption), "problem": problem, **(made or {})})
+    charts = []
+    for name, figure in params.figures.items():
+        if isinstance(figure, ErrorsFigure):
+            made, problem = attempt(partial(_drawn, params, name, root), f"reports/figures/{name}.pdf")
+            caption = plain(figure_caption(params, name))
+            charts.append({"name": name, "title": _title(name), "caption": caption, "problem": problem, "image": made})
     studies = []
     for name, of_study in params.studies.items():
         if of_study.dataset == params.dataset:
@@ -150,6 +162,7 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
         },
         runs=runs,
         figures=gallery,
+        charts=charts,
         warnings=warnings,
     )
 
@@ -280,6 +293,17 @@ def _point(label: str, run: str | None, split: str, task: str, values: dict[str,
     return {"label": label, "run": run, "split": split, "task": task, "values": values, "star": star}
 
 
+# ----------------------------------------------------------------------------------------------------------- charts
+
+
+def _drawn(params: Params, name: str, root: Path) -> str:
+    """Figure `name` as an image that stands in the page itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = draw(params, name, Path(folder) / f"{name}.pdf", root)
+        drawing = next(path for path in paths if path.suffix == ".svg").read_bytes()
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing).decode("ascii")
+
+
 # ---------------------------------------------------------------------------------------------------------- gallery
 
 
@@ -323,6 +347,7 @@ def _face_view(sample: Sample, face: Face) -> dict[str, Any]:
         "mask": path,
         "text": verdict_text(face),
         "error": bool(face.verdict) and face.verdict != HIT,
+        "kind": face.verdict,
     }
 
 
@@ -488,6 +513,7 @@ def to_html(params: Params, gathered: Gathered) -> str:
         studies=gathered.studies,
         runs=gathered.runs,
         gallery=gathered.figures,
+        charts=gathered.charts,
         data=_script_json(gathered.data),
         style=source("page.css"),
         script=source("page.js"),

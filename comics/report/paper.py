@@ -17,8 +17,9 @@ from pathlib import Path
 
 from comics.errors import UserError
 from comics.files import atomic_write, write_text
-from comics.params import ComparisonFigure, ExamplesFigure, Params, ScatterFigure
+from comics.params import ComparisonFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure
 from comics.report import reported
+from comics.report.errors import ERRORS_RULE
 from comics.report.gallery import run_title
 from comics.report.samples import EXAMPLES_RULE, differences_rule
 from comics.report.style import listing, sentence, templates, tex
@@ -53,6 +54,8 @@ def figure_caption(params: Params, name: str) -> str:
         parts.append(f"Dataset: {params.dataset}.")
     if isinstance(figure, ExamplesFigure):
         parts.append(EXAMPLES_RULE)
+    if isinstance(figure, ErrorsFigure):
+        parts.append(ERRORS_RULE)
     if isinstance(figure, ComparisonFigure):
         parts.append(differences_rule(figure, lambda run: run_title(params, run)))
     return " ".join(parts)

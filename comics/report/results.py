@@ -66,6 +66,11 @@ def detections_path(run: ResolvedRun, split: str) -> Path:
     return run.folder / f"{split}.detections.json"
 
 
+def details_path(run: ResolvedRun, split: str, name: str) -> Path:
+    """A breakdown of the scores of `run` on `split` (``errors``, ``by_size``, ...), from the project's root."""
+    return run.folder / f"{split}.details" / f"{name}.csv"
+
+
 def state(path: Path, digest: str, root: Path) -> str:
     """``current`` or ``missing``; ``stale`` where the sidecar of `path` below `root` tells another digest of its run, or other
     training data than there is, and ``damaged`` where `path` is no longer what its sidecar was written for."""

@@ -184,11 +184,18 @@ def pick_differences(samples: Sequence[Sample], first: str, last: str, count: in
     return ranked[:count]
 
 
+def pick_worst(samples: Sequence[Sample], run: str, count: int) -> list[Sample]:
+    """The `count` photographs on which `run` has the most errors; ties by id."""
+    return sorted(samples, key=lambda sample: (-sample.errors(run), sample.image_id))[:count]
+
+
 EXAMPLES_RULE = "Picks: evenly spread, in order of id, over the images with a real and a fake face."
 
 
 def differences_rule(figure: ComparisonFigure, title: Callable[[str], str] = str) -> str:
-    """The rule of `pick_differences`, in words."""
+    """The rule by which a comparison picks, in words."""
+    if figure.pick == "worst":
+        return f"Picks: the {figure.count} images of each set on which {title(figure.runs[-1])} has the most errors."
     return (
         f"Picks: the {figure.count} images of each set on which the numbers of errors of {title(figure.runs[0])} and "
         f"{title(figure.runs[-1])} differ most, in either's favour."
@@ -217,5 +224,9 @@ def comparison_samples(params: Params, figure: ComparisonFigure, root: Path = Pa
         samples = read_samples(params, split, root)
         for run in dict.fromkeys(figure.runs):
             add_detections(params, samples, run, split, figure.score, figure.iou, root)
-        picked[split] = pick_differences(samples, figure.runs[0], figure.runs[-1], figure.count)
+        picked[split] = (
+            pick_worst(samples, figure.runs[-1], figure.count)
+            if figure.pick == "worst"
+            else pick_differences(samples, figure.runs[0], figure.runs[-1], figure.count)
+        )
     return picked

@@ -286,7 +286,7 @@ def _remarks(params: Params, rows: list[Row], delta: bool, compared: Sequence[st
         if len(measured) > 1:
             remarks.append("Best of ours in bold, second underlined.")
         if len(measured) > 1 and compared:
-            test = "paired permutation test over images, p"
+            test = "paired permutation test over images, Holm-corrected in each column, p"
             remarks.append(
                 f"≈: {' or '.join(compared)} not significantly different from the best of ours ({test} ≥ {ALPHA})."
                 if marked

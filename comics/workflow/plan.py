@@ -10,7 +10,7 @@ from comics.files import file_digest, write_json
 from comics.params import SPLITS, TEST_SPLITS, Params
 from comics.provenance import sidecar_path
 from comics.report import study
-from comics.report.results import detections_path, resolved_runs, scores_path
+from comics.report.results import details_path, detections_path, resolved_runs, scores_path
 from comics.report.tables import compared_metrics, comparison_path
 
 
@@ -104,6 +104,10 @@ def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[
     figure = params.figures[name]
     if figure.kind == "scatter":
         return score_files(params, measured_runs(params, figure.table, [figure.split], made), [figure.split])
+    if figure.kind == "errors":
+        runs = [resolved_runs(params, run)[0] for run in figure.runs]
+        errors = dict.fromkeys(details_path(one, figure.split, "errors") for one in runs)
+        return [str(file) for path in errors for file in (path, sidecar_path(path))]
     files = [f"data/{params.dataset}/{split}/annotations.json" for split in figure.splits]
     if figure.kind == "comparison":
         files += score_files(params, figure.runs, figure.splits)
@@ -140,7 +144,7 @@ def _runs_drawn(params: Params, kind: str, name: str) -> list[str]:
     if kind == "figures":
         figure = params.figures[name]
         if figure.kind != "scatter":
-            return figure.runs if figure.kind == "comparison" else []
+            return figure.runs if figure.kind in ("comparison", "errors") else []
         name = figure.table
     return [row.run for row in params.tables[name].rows if row.run]
 

@@ -141,3 +141,80 @@ def plain_olrp(ground_truth: Entry, detections: list[Entry], category: int) -> d
                 "oLRP_FN": missed / objects,
             }
     return best_row
+
+
+def plain_tide(ground_truth: Entry, detections: list[Entry]) -> dict[str, tuple[int | None, float]]:
+    """Kind of error -> number and the AP50 of boxes that it costs (TIDE), in loops; for truth without crowd regions.
+
+    Every false positive has the first kind that fits; correcting it makes of the best one on a free face a hit, and drops
+    the others.
+    """
+    kind_of: dict[int, tuple[str, int | None]] = {}  # detection -> kind of error, face concerned
+    used: dict[int, int] = {}  # face -> detection
+    faces = {one["id"]: one for one in ground_truth["annotations"]}
+    ranked = sorted(range(len(detections)), key=lambda one: -detections[one]["score"])
+    for number in ranked:
+        one = detections[number]
+        iou = {
+            key: box_iou(one["bbox"], face["bbox"])
+            for key, face in faces.items()
+            if face["image_id"] == one["image_id"]
+        }
+        same = {key: value for key, value in iou.items() if faces[key]["category_id"] == one["category_id"]}
+        free = [key for key, value in same.items() if key not in used and value >= 0.5]
+        if free:
+            used[max(free, key=lambda key: (same[key], key))] = number
+        else:
+            kind_of[number] = ("", None)
+    for number in kind_of:
+        one = detections[number]
+        iou = {
+            key: box_iou(one["bbox"], face["bbox"])
+            for key, face in faces.items()
+            if face["image_id"] == one["image_id"]
+        }
+        same = {key: value for key, value in iou.items() if faces[key]["category_id"] == one["category_id"]}
+        other = {key: value for key, value in iou.items() if key not in same}
+        if same and 0.1 <= max(same.values()) <= 0.5:
+            kind_of[number] = ("Loc", max(same, key=lambda key: same[key]))
+        elif other and max(other.values()) >= 0.5:
+            kind_of[number] = ("Cls", max(other, key=lambda key: other[key]))
+        elif any(value >= 0.5 for key, value in same.items() if key in used):
+            kind_of[number] = ("Dupe", None)
+        elif max(iou.values(), default=0) <= 0.1:
+            kind_of[number] = ("Bkg", None)
+        else:
+            kind_of[number] = ("Both", None)
+    missed = set(faces) - set(used) - {face for _, face in kind_of.values()}
+
+    def precision(fixed: str | None = None) -> float:
+        """AP50 with the errors of a kind corrected."""
+        by_class = []
+        first: dict[int, int] = {}  # free face -> the best of all detections that are wrong about it
+        for number in ranked:
+            face = kind_of.get(number, ("", None))[1]
+            if face is not None and face not in used:
+                first.setdefault(face, number)
+        corrected = {number: face for face, number in first.items() if kind_of[number][0] == fixed}
+        for category in {face["category_id"] for face in faces.values()}:
+            mine = {key for key, face in faces.items() if face["category_id"] == category}
+            objects = len(mine - missed) if fixed == "Miss" else len(mine & set(used)) if fixed == "FN" else len(mine)
+            hits = [number for face, number in used.items() if face in mine]
+            hits += [number for number, face in corrected.items() if face in mine]
+            wrong = [
+                number
+                for number, (kind, _) in kind_of.items()
+                if detections[number]["category_id"] == category and fixed not in (kind, "FP")
+            ]
+            kept = sorted([*hits, *wrong], key=lambda number: -detections[number]["score"])
+            found = np.cumsum([number in hits for number in kept])
+            curve = found / np.arange(1, len(kept) + 1)
+            recalls = found / max(objects, 1)
+            best = [max([*curve[recalls >= level], 0.0]) for level in np.linspace(0, 1, 101)] if objects else [0.0]
+            by_class.append(float(np.mean(best)))
+        return float(np.mean(by_class))
+
+    base = precision()
+    counts = {kind: sum(one == kind for one, _ in kind_of.values()) for kind in ("Cls", "Loc", "Both", "Dupe", "Bkg")}
+    numbers: dict[str, int | None] = {**counts, "Miss": len(missed), "FP": None, "FN": None}
+    return {kind: (number, precision(kind) - base) for kind, number in numbers.items()}

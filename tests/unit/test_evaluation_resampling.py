@@ -5,10 +5,13 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_scenes import Entry, box_iou, detection, scene, truth
+from evaluation_scenes import Entry, box_iou, detection, plain_tide, scene, truth
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from comics.cli import app
@@ -28,7 +31,9 @@ from comics.evaluation import (
     read_scores,
     write_scores,
 )
-from comics.evaluation.resampling import draws, interval
+from comics.evaluation.intervals import bca, blocks
+from comics.evaluation.judging import face_verdicts
+from comics.evaluation.resampling import draws
 from comics.provenance import write_sidecar
 
 FACE = [20.0, 20.0, 40.0, 40.0]
@@ -72,13 +77,16 @@ class TestBootstrap:
         matched = {"segmentation": match(checked, read_detections(found, checked), "segmentation", detailed=True)}
         _, intervals = bootstrap(checked, matched, 12, seed=4)
         ids = checked.image_ids.tolist()
-        evaluated = [
-            drawn(ground_truth, found, dict(zip(ids, counts.astype(int), strict=True)))
-            for counts in draws(len(ids), 12, 4)
-        ]
+        evaluated, without = (
+            [drawn(ground_truth, found, dict(zip(ids, counts.astype(int), strict=True))) for counts in many_counts]
+            for many_counts in (draws(len(ids), 12, 4), blocks(len(ids)))
+        )
         for one in intervals:
-            values = np.array([scores["segmentation", one.cls, one.metric] for scores in evaluated])
-            assert (one.low, one.high) == pytest.approx(interval(values), abs=1e-9), (one.cls, one.metric)
+            values, left_out = (
+                np.array([scores["segmentation", one.cls, one.metric] for scores in of]) for of in (evaluated, without)
+            )
+            expected = bca(one.value, values, left_out)
+            assert (one.low, one.high) == pytest.approx(expected, abs=1e-9), (one.cls, one.metric)
 
     def test_contains_the_value_and_repeats(self) -> None:
         ground_truth, found = scene(3, images=20)
@@ -109,9 +117,9 @@ class TestBootstrap:
         assert widths[1] < widths[0] / 2
 
     def test_undefined_resamples_are_left_out(self) -> None:
-        low, high = interval(np.array([np.nan, 1.0, 2.0, np.nan]))
+        low, high = bca(1.4, np.array([np.nan, 1.0, 2.0, np.nan]), np.array([1.3, np.nan, 1.5]))
         assert 1 <= low <= high <= 2
-        assert all(math.isnan(one) for one in interval(np.array([np.nan])))
+        assert all(math.isnan(one) for one in bca(1.4, np.array([np.nan]), np.zeros(0)))
 
     def test_no_image_to_draw(self) -> None:
         with pytest.raises(UserError, match="no images"):
@@ -228,10 +236,11 @@ class TestBreakdowns:
         for place, one in enumerate(found):
             one["score"] = (place + 1) / (len(found) + 1)
         checked = read_ground_truth(ground_truth)
-        matched = match(checked, read_detections(found, checked), "detection", detailed=True)
+        read = read_detections(found, checked)
+        matched = match(checked, read, "detection", detailed=True)
         rows = [
             dict(zip(breakdowns.FACES_HEADER, row, strict=True))
-            for row in breakdowns.by_faces(checked, "detection", matched)
+            for row in breakdowns.by_faces(checked, "detection", matched, face_verdicts(checked, read, "detection"))
         ]
         counts = Counter(one["image_id"] for one in ground_truth["annotations"])
         for group, low, high in (("1", 1, 1), ("2", 2, 2), ("3-5", 3, 5)):
@@ -248,17 +257,24 @@ class TestBreakdowns:
                     for metric in breakdowns.MEASURES:
                         expected = scores["detection", row["class"], metric]
                         assert row[metric] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+                    for metric in breakdowns.JUDGED if row["class"] == "all" else ():
+                        expected = scores["detection", "all", metric]
+                        assert row[metric] == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
     def test_sizes(self) -> None:
         """A small face found, a large one missed."""
         ground_truth = truth([(1, 1, [5.0, 5.0, 10.0, 10.0]), (1, 1, [20.0, 10.0, 100.0, 100.0])], [1])
         found = [detection(1, 1, [5.0, 5.0, 10.0, 10.0], 0.9)]
         checked = read_ground_truth(ground_truth)
-        matched = match(checked, read_detections(found, checked), "detection", detailed=True)
+        read = read_detections(found, checked)
+        matched = match(checked, read, "detection", detailed=True)
+        p_fake = face_verdicts(checked, read, "detection")
         rows = {
             (row[1], row[2]): dict(zip(breakdowns.SIZE_HEADER, row, strict=True))
-            for row in breakdowns.by_size(checked, "detection", matched)
+            for row in breakdowns.by_size(checked, "detection", matched, p_fake)
         }
+        assert (rows["all", "small"]["face_ACC"], rows["all", "large"]["face_ACC"]) == (1, 0)
+        assert (rows["all", "small"]["face_found"], rows["all", "large"]["face_found"]) == (1, 0)
         assert rows["Real", "small"]["oLRP"] == 0
         assert rows["Real", "small"]["faces"] == rows["Real", "large"]["faces"] == 1
         assert rows["Real", "large"]["oLRP"] == rows["Real", "large"]["oLRP_FN"] == 1
@@ -308,6 +324,53 @@ class TestBreakdowns:
             "Bkg": 1,
             "Both": 0,
         }
+
+    @given(st.integers(0, 10**6))
+    @settings(max_examples=40, deadline=None)
+    def test_errors_are_those_of_plain_loops(self, seed: int) -> None:
+        """hotcoco's TIDE, number and AP50 of every kind. Scores are distinct: which of equals goes first is convention."""
+        ground_truth, found = scene(seed)
+        assume(ground_truth["annotations"])
+        for face in ground_truth["annotations"]:
+            face["iscrowd"] = 0
+        for place, one in enumerate(found):
+            one["score"] = (place + 1) / (len(found) + 1)
+        checked = read_ground_truth(ground_truth)
+        rows = breakdowns.errors(checked, read_detections(found, checked), "detection")
+        expected = plain_tide(ground_truth, found)
+        for _, kind, count, lost in rows:
+            assert count == expected[kind][0], kind
+            assert lost == pytest.approx(expected[kind][1], abs=1e-9), kind
+
+    def test_kinds_of_forgery_and_overlaps(self) -> None:
+        """Of two swaps one is found, of one reenactment none; one of the swaps lies on a real face, hardly covering it."""
+        beside, below = [54.0, 20.0, 40.0, 40.0], [20.0, 70.0, 40.0, 40.0]
+        ground_truth = truth([(1, 1, FACE), (1, 2, beside), (1, 2, below), (2, 2, FACE)], [1, 2])
+        for face, kind in zip(ground_truth["annotations"][1:], ("swap", "reenactment", "swap"), strict=True):
+            face["forgery"] = kind
+        found = [detection(1, 2, beside, 0.9), detection(1, 1, FACE, 0.8), detection(2, 1, FACE, 0.7)]
+        found.append(detection(2, 2, [100.0, 70.0, 20.0, 20.0], 0.6))
+        checked = read_ground_truth(ground_truth)
+        read = read_detections(found, checked)
+        matched = match(checked, read, "detection", detailed=True)
+        p_fake = face_verdicts(checked, read, "detection")
+
+        def rows(make: Any) -> dict[tuple[str, str], dict[str, Any]]:
+            made = make(checked, "detection", matched, p_fake)
+            return {(row[1], row[2]): dict(zip(breakdowns.GROUP_HEADER, row, strict=True)) for row in made}
+
+        kinds = rows(breakdowns.by_forgery)
+        assert set(kinds) == {(cls, kind) for cls in ("all", "Real", "Fake") for kind in ("swap", "reenactment")}
+        assert kinds["Fake", "swap"]["faces"] == 2
+        assert kinds["Fake", "swap"]["AP"] == pytest.approx(51 / 101)
+        assert kinds["Fake", "swap"]["oLRP_FN"] == 0.5
+        assert kinds["all", "swap"]["face_ACC"] == 0.5
+        assert kinds["Fake", "reenactment"]["AP"] == 0
+        assert kinds["all", "reenactment"]["face_found"] == 0
+        overlaps = rows(breakdowns.by_overlap)
+        assert [overlaps["all", group]["faces"] for group in ("0", "0-0.1", ">0.1")] == [2, 0, 2]
+        assert overlaps["all", ">0.1"]["face_ACC"] == 1
+        assert overlaps["Real", ">0.1"]["AP"] == pytest.approx(1)
 
     def test_the_lrp_curve_passes_through_the_optimum(self) -> None:
         ground_truth, found = scene(13, images=20)
@@ -370,7 +433,15 @@ class TestCommands:
         with (tmp_path / "out" / "val.intervals.csv").open(newline="") as file:
             assert {row["task"] for row in csv.DictReader(file)} == {"detection", "segmentation"}
         names = {path.name for path in details.iterdir()}
-        tables = {f"{name}.csv" for name in ("by_size", "by_faces", "precision_recall", "lrp", "confusion", "errors")}
+        sidecars = {name for name in names if name.endswith(".meta.json")}
+        assert sidecars == {f"{name}.meta.json" for name in names if name.endswith(".csv")}
+        names -= sidecars
+        (details / "by_forgery.csv").unlink()  # of faces that tell none: a header alone
+        names.discard("by_forgery.csv")
+        tables = {
+            f"{name}.csv"
+            for name in ("by_size", "by_faces", "by_overlap", "precision_recall", "lrp", "confusion", "errors")
+        }
         assert names == tables | {f"curves{suffix}" for suffix in (".pdf", ".svg", ".png")}
         for table in tables:
             with (details / table).open(newline="") as file:

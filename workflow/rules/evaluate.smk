@@ -66,3 +66,31 @@ rule evaluate:
         "Evaluate {wildcards.run}, seed {wildcards.seed}, on {wildcards.split}"
     shell:
         "comics evaluate {input.annotations} {input.detections} --output {output.scores} &> {log}"
+
+
+rule details:
+    """Where the scores come from: by size, faces in the image, kind of forgery and overlap, and kinds of error."""
+    input:
+        annotations=annotations("{split}"),
+        detections=f"{RUN_FOLDER}/{{split}}.detections.json",
+        sidecar=f"{RUN_FOLDER}/{{split}}.detections.json.meta.json",
+        code=sources("evaluation"),
+    output:
+        ensure(
+            [
+                f"{RUN_FOLDER}/{{split}}.details/{name}.csv{suffix}"
+                for name in ("by_size", "by_faces", "by_forgery", "by_overlap", "confusion", "errors")
+                for suffix in ("", ".meta.json")
+            ],
+            non_empty=True,
+        ),
+    log:
+        f"{LOG_FOLDER}/details_{{split}}.log",
+    benchmark:
+        f"{LOG_FOLDER}/details_{{split}}.tsv"
+    params:
+        folder=subpath(output[0], parent=True),
+    message:
+        "Break down the scores of {wildcards.run}, seed {wildcards.seed}, on {wildcards.split}"
+    shell:
+        "comics evaluate {input.annotations} {input.detections} --details {params.folder} &> {log}"

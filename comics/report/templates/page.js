@@ -189,8 +189,11 @@
     place.replaceChildren();
     byId("gallery-rule").textContent = one.problem || one.rule;
     byId("gallery-rule").classList.toggle("problem", Boolean(one.problem));
-    const run = byId("gallery-run").value;
-    for (const photo of one.photos || []) {
+    const run = byId("gallery-run").value, wanted = byId("gallery-error").value;
+    const shown = (one.photos || []).filter((photo) => !wanted || run === "truth" ||
+      (wanted === "miss" ? (photo.missed[run] || []).length : (photo.found[run] || []).some((face) => face.kind === wanted)));
+    byId("gallery-status").textContent = wanted && run !== "truth" ? `${shown.length} of ${(one.photos || []).length} images` : "";
+    for (const photo of shown) {
       const figure = document.createElement("figure");
       const faces = run === "truth" ? photo.truth : photo.found[run] || [];
       const missed = run === "truth" ? [] : photo.missed[run] || [];
@@ -221,6 +224,7 @@
   if (data.gallery.length) {
     byId("gallery-choice").addEventListener("change", chooseGallery);
     byId("gallery-run").addEventListener("change", drawGallery);
+    byId("gallery-error").addEventListener("change", drawGallery);
     for (const part of ["masks", "boxes", "scores"]) {
       const toggle = () => byId("gallery-photos").classList.toggle(`no-${part}`, !byId(`show-${part}`).checked);
       byId(`show-${part}`).addEventListener("change", toggle);

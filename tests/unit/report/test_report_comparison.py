@@ -39,6 +39,16 @@ def test_the_best_of_each_column_is_compared_with_every_other_and_marks_follow(p
             assert not any(line.cell(task, "AP_S").similar for line in lines)
 
 
+def test_p_values_of_a_column_are_corrected_for_their_number():
+    """Holm's own procedure: the smallest of m times m, the next times m - 1, never less than one before it."""
+    assert comparison.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert comparison.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert comparison.holm([]) == []
+    with_undefined = comparison.holm([0.02, float("nan"), 0.03])
+    assert with_undefined[0] == with_undefined[2] == pytest.approx(0.04)
+    assert with_undefined[1] != with_undefined[1]
+
+
 def test_detections_must_be_there_and_of_the_run(project):
     project.scores(TABLE_IV)
     project.dataset(2)

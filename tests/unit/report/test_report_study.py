@@ -4,11 +4,15 @@ import csv
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from comics.cli import app
 from comics.errors import UserError
+from comics.evaluation.intervals import seed_noise, seeds_needed
 from comics.evaluation.seeds import Gain, compare_runs
 from comics.report import paper, study
 from comics.report.page import gather, to_html
+from comics.report.results import read_run
 
 ARMS = ("claim_blendmask", "claim_da", "claim_fea", "claim_bi_grained", "claim_comics")
 
@@ -46,6 +50,26 @@ def test_equal_results_give_equal_bytes(studied):
     first = [path.read_bytes() for path in study.render(studied.params, "claim", studied.root / "one")]
     second = [path.read_bytes() for path in study.render(studied.params, "claim", studied.root / "two")]
     assert first == second
+
+
+def test_power_is_told_from_the_seeds_that_there_are(project, monkeypatch):
+    monkeypatch.chdir(project.root)
+    result = CliRunner().invoke(app(), ["power"])
+    assert isinstance(result.exception, UserError)
+    assert "no run has current results of two seeds" in result.exception.message
+    project.scores(ARMS)  # three seeds each
+    project.scores(["comics"])  # one
+    result = CliRunner().invoke(app(), ["power", "--difference", "5", "--metric", "face_AUC"])
+    assert result.exit_code == 0, result.output
+    runs = [one for one in ARMS if one in result.output]
+    assert runs == list(ARMS)
+    scores = [
+        [100 * one["segmentation", "all", "face_AUC"] for one in read_run(project.params, run, "test_challenge").scores]
+        for run in ARMS
+    ]
+    noise = seed_noise(scores)
+    assert f"between seeds {noise.deviation:.2f} points (10 degrees of freedom" in result.output
+    assert f"by {seeds_needed(5, noise.deviation)} seeds of each run" in " ".join(result.output.split())
 
 
 def fabricated(low, high, metric="AP"):

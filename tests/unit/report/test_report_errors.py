@@ -1,0 +1,68 @@
+"""The errors figure, and the gallery of the worst."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from comics.errors import UserError
+from comics.evaluation.scores import write_table
+from comics.params import Params
+from comics.provenance import write_sidecar
+from comics.report import errors, figures, page
+from comics.report.results import NotMade, details_path, resolved_runs
+from comics.report.samples import comparison_samples
+
+COSTS = {"Cls": 0.2, "Loc": 0.04, "Both": 0.01, "Dupe": 0.0, "Bkg": 0.08, "Miss": -0.001, "FP": 0.3, "FN": 0.1}
+
+
+def details(project: Any, params: Params, run: str, factor: float = 1.0, digest: str = "") -> None:
+    resolved = resolved_runs(params, run)[0]
+    path = project.root / details_path(resolved, "test_dev", "errors")
+    rows = [[task, kind, 3, factor * cost] for task in ("detection", "segmentation") for kind, cost in COSTS.items()]
+    write_table(path, ["task", "error", "count", "AP50_lost"], rows)
+    write_sidecar(path, {"digest": digest or resolved.digest})
+
+
+def test_bars_are_as_long_as_what_errors_cost(project, tmp_path):
+    params = project.params
+    details(project, params, "blendmask")
+    details(project, params, "comics", 0.5)
+    with figures.canvas(6, 2, 8) as drawing:
+        ax = drawing.subplots()
+        errors._draw_bars(ax, [[20.0, 4.0, 1.0, 0.0, 8.0, -0.1], [10.0, 2.0, 0.5, 0.0, 4.0, 0.0]])
+        widths = [[bar.get_width() for bar in bars] for bars in ax.containers]
+        lefts = [[bar.get_x() for bar in bars] for bars in ax.containers]
+    assert widths == [[20, 10], [4, 2], [1, 0.5], [0, 0], [8, 4], [0, 0]]
+    assert [left[0] for left in lefts] == [0, 20, 24, 25, 25, 33]
+    costs = errors.read_errors(resolved_runs(params, "comics")[0], "test_dev", project.root)
+    assert costs["segmentation", "Cls"] == pytest.approx(0.1)
+    paths = figures.draw(params, "figure_errors", tmp_path / "errors.pdf", project.root)
+    assert [path.suffix for path in paths] == [".pdf", ".svg", ".png"]
+    chart = next(one for one in page.gather(params, project.root).charts if one["name"] == "figure_errors")
+    assert chart["image"].startswith("data:image/svg+xml;base64,")
+    assert "TIDE" in chart["caption"]
+
+
+def test_what_is_missing_or_stale_is_named(project, tmp_path):
+    params = project.params
+    with pytest.raises(NotMade, match=r"test_dev\.details/errors\.csv: no such result"):
+        figures.draw(params, "figure_errors", tmp_path / "errors.pdf", project.root)
+    details(project, params, "blendmask")
+    details(project, params, "comics", digest="other")
+    with pytest.raises(UserError, match="another version") as caught:
+        figures.draw(params, "figure_errors", tmp_path / "errors.pdf", project.root)
+    assert "--forcerun" in caught.value.remedy
+
+
+def test_the_worst_are_those_with_most_errors(project):
+    project.dataset()
+    project.scores(["comics"])
+    project.detections(["comics"])
+    params = project.params
+    (picked,) = comparison_samples(params, params.figures["figure_worst"], project.root).values()
+    numbers = [sample.errors("comics") for sample in picked]
+    assert len(numbers) == 8
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[0] > 0
