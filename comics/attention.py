@@ -143,7 +143,7 @@ class FrequencyAttention(nn.Module):
     Args:
         channels: of the pyramid maps.
         strides: theirs, px, finest first.
-        params: widths of the two convolutions, and whether the identity is added to the product.
+        params: widths of the two convolutions, what the filters look at, and whether the identity is added to the product.
     """
 
     def __init__(self, channels: int, strides: Sequence[int], params: AttentionParams) -> None:
@@ -153,13 +153,15 @@ class FrequencyAttention(nn.Module):
         self.identity = params.identity
         self.strides = tuple(strides)
         self.image_residuals = ImageResiduals()
-        self.feature_residuals = FeatureResiduals(channels)
+        self.looks_at_features = params.inputs == "image_and_features"
         self.image_branch = nn.Sequential(
             _Block(3, first, stride=2), nn.AvgPool2d(max(1, strides[0] // 4)), _Block(first, second, stride=2)
         )
-        self.feature_branch = nn.ModuleList(
-            [_Block(channels, first, levels=levels), _Block(first, second, levels=levels)]
-        )
+        if self.looks_at_features:
+            self.feature_residuals = FeatureResiduals(channels)
+            self.feature_branch = nn.ModuleList(
+                [_Block(channels, first, levels=levels), _Block(first, second, levels=levels)]
+            )
         self.attention = SpatialAttention()
         # maps start near 1 - multiplication then leaves the extractor's output nearly as it is
         assert self.attention.conv.bias is not None
@@ -186,10 +188,13 @@ class FrequencyAttention(nn.Module):
         )
         result = []
         for index, (level, stride) in enumerate(zip(features, self.strides, strict=True)):
-            found = self.feature_residuals(level, sizes, stride)
-            for block in self.feature_branch:
-                found = block(found, index)
             frequencies = adaptive_avg_pool2d(frequencies, (level.shape[2], level.shape[3]))  # from the finer level's
-            attention = self.attention(frequencies + found)
+            seen = frequencies
+            if self.looks_at_features:
+                found = self.feature_residuals(level, sizes, stride)
+                for block in self.feature_branch:
+                    found = block(found, index)
+                seen = frequencies + found
+            attention = self.attention(seen)
             result.append(level * (1 + attention) if self.identity else level * attention)
         return result

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from comics.attention import FrequencyAttention
 from comics.classes import CLASSES
@@ -14,7 +16,7 @@ from comics.contrast import CoarseContrast, MomentumCopy, fine_losses
 from comics.contrast.fine import crop_masks
 from comics.data.loading.batches import Batch, padded
 from comics.detectors import build
-from comics.detectors.base import LevelProposals, Prediction
+from comics.detectors.base import LevelProposals, Prediction, Target
 from comics.padding import Size
 from comics.params import ResolvedRun
 from comics.weights.transfer import load_into
@@ -61,7 +63,12 @@ class Comics(nn.Module):
 
     Args:
         run: its detector and the components that are on: ``attention``, ``coarse``, ``fine`` (``views`` is the loader's).
+
+    Attributes:
+        done: the share of the training that is done, in [0, 1]; the trainer keeps it, and `objective.ramp` asks for it.
     """
+
+    done: float = 0.0
 
     def __init__(self, run: ResolvedRun) -> None:
         super().__init__()
@@ -80,9 +87,20 @@ class Comics(nn.Module):
         if "coarse" in run.components:
             self.momentum = MomentumCopy(self._extractor[0], objective.coarse.momentum)
             self.coarse = CoarseContrast(
-                objective.coarse, len(self.detector.strides), self.detector.channels, objective.temperature
+                objective.coarse,
+                len(self.detector.strides),
+                self.detector.channels,
+                objective.coarse.temperature or objective.temperature,
             )
         self.fine = "fine" in run.components
+        self.fine_projection: nn.Module = nn.Identity()
+        if self.fine and objective.fine.projection:
+            self.fine_projection = nn.Conv2d(self.detector.mask_channels, self.detector.mask_channels, 1)
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether the loss has contrastive terms."""
+        return self.coarse is not None or self.fine
 
     def features(self, images: Tensor, sizes: Sequence[Size] | None = None) -> list[Tensor]:
         """Pyramid maps of `images` (B, 3, H, W), RGB in [0, 1], of `sizes` before padding."""
@@ -97,30 +115,51 @@ class Comics(nn.Module):
         result = LossTerms(dict(self.detector.losses(outputs, batch.targets, batch.sizes)))
         faces = [target["boxes"] for target in batch.targets]
         labels = [target["labels"] for target in batch.targets]
+        strength = self.objective.strength(self.done)
 
         if self.coarse is not None:
             query_boxes = _boxes(self.detector.proposals(outputs))
             with torch.autocast(batch.images.device.type, enabled=False):
                 loss, logged = self.coarse(features, keys, query_boxes, key_boxes, faces, labels)
-            result.terms["loss_coarse"] = self.objective.coarse.weight * loss
+            result.terms["loss_coarse"] = strength * self.objective.coarse.weight * loss
             result.logged.update(logged)
 
         if self.fine:
             fine = self.objective.fine
+            compared = batch.targets if fine.faces == "truth" else self._detected(outputs, batch)
+            faces = [target["boxes"] for target in compared]
             maps = self.detector.roi_mask_features(outputs, faces, fine.size)
-            masks = crop_masks([target["masks"] for target in batch.targets], faces, fine.size)
+            masks = crop_masks([target["masks"] for target in compared], faces, fine.size)
             with torch.autocast(maps.device.type, enabled=False):
                 intra, inter = fine_losses(
-                    maps,
+                    self.fine_projection(maps),
                     masks,
-                    torch.cat(labels),
-                    self.objective.temperature,
+                    torch.cat([target["labels"] for target in compared]),
+                    fine.temperature or self.objective.temperature,
                     fine.samples,
                     fine.margin,
                     fine.similarity,
                 )
-            result.terms["loss_intra"] = fine.intra_weight * intra
-            result.terms["loss_inter"] = fine.inter_weight * inter
+            result.terms["loss_intra"] = strength * fine.intra_weight * intra
+            result.terms["loss_inter"] = strength * fine.inter_weight * inter
+        return result
+
+    @torch.no_grad()
+    def _detected(self, outputs: Any, batch: Batch) -> list[Target]:
+        """The best detection of each face that overlaps it enough: its box and mask, with the face's true class."""
+        result = []
+        for found, target in zip(self.detector.predict(outputs, batch.sizes), batch.targets, strict=True):
+            if not (len(found["boxes"]) and len(target["boxes"])):
+                kept = labels = target["labels"].new_zeros(0)
+            else:
+                overlap, nearest = box_iou(found["boxes"], target["boxes"].to(found["boxes"].dtype)).max(dim=1)
+                of_face = (nearest == torch.arange(len(target["boxes"]), device=nearest.device)[:, None]) & (
+                    overlap > self.objective.coarse.iou_threshold
+                )
+                detected = of_face.any(dim=1)
+                kept = of_face[detected].to(torch.uint8).argmax(dim=1)  # the first is the best: they come ranked
+                labels = target["labels"][detected]
+            result.append(Target(boxes=found["boxes"][kept], labels=labels, masks=found["masks"][kept]))
         return result
 
     @torch.no_grad()

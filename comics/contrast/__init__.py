@@ -6,8 +6,8 @@ detector: it sees pyramid maps, one box per proposal, and mask features of boxes
 
 from comics.contrast.coarse import CoarseContrast
 from comics.contrast.fine import fine_losses
-from comics.contrast.flatnce import flatnce, flatnce_against_queue, infonce
+from comics.contrast.flatnce import against_queue, flatnce, infonce
 from comics.contrast.memory import Memory
 from comics.contrast.momentum import MomentumCopy
 
-__all__ = ["CoarseContrast", "Memory", "MomentumCopy", "fine_losses", "flatnce", "flatnce_against_queue", "infonce"]
+__all__ = ["CoarseContrast", "Memory", "MomentumCopy", "against_queue", "fine_losses", "flatnce", "infonce"]

@@ -11,9 +11,13 @@ from torch.nn.functional import normalize
 from torchvision.ops import box_iou
 
 from comics.classes import CLASSES
-from comics.contrast.flatnce import flatnce_against_queue
+from comics.contrast.flatnce import against_queue
 from comics.contrast.memory import Memory
+from comics.contrast.momentum import MomentumCopy
 from comics.params import CoarseParams
+
+FINEST = 3
+"""The finest level is P3, of stride 8."""
 
 IGNORED = -1
 """Label of a proposal that overlaps no face enough."""
@@ -77,7 +81,8 @@ class CoarseContrast(nn.Module):
 
     Every labelled query proposal p^q at a level is compared with the key feature p^k at its own position (its positive)
     and with the queue of the other class (its negatives). Afterwards the key proposals move their class's prototype, and
-    the least similar of them are pushed. Projections are not used: the paper compares the extractor's features.
+    the least similar of them are pushed. The paper compares the extractor's features as they are; `params.projection` puts a
+    1x1 projection of each level between, and its momentum copy on the side of the keys.
 
     Args:
         params: section IV's settings.
@@ -90,10 +95,19 @@ class CoarseContrast(nn.Module):
         super().__init__()
         self.params, self.temperature = params, temperature
         self.weights = _level_weights(params.level_weights, levels) if params.multi_scale else [1.0]
-        self._seen: list[tuple[int, Tensor]] = []
+        self._seen: list[tuple[int, Tensor, int | None]] = []
         self.memory = Memory(
-            len(self.weights) * len(CLASSES), params.queue_size, channels, params.prototype_momentum, params.pushed
+            len(self.weights) * len(CLASSES),
+            params.queue_size,
+            channels,
+            params.prototype_momentum,
+            params.pushed,
+            params.prototype_update,
         )
+        self.projection = nn.ModuleList(
+            nn.Linear(channels, channels) for _ in range(levels if params.projection else 0)
+        )
+        self.key_projection = MomentumCopy(self.projection, params.momentum)
 
     def forward(
         self,
@@ -115,56 +129,97 @@ class CoarseContrast(nn.Module):
             labels: B tensors (n,), their class indices.
 
         Returns:
-            The scalar loss, connected to `queries` also where it is 0, and values to log: the weighted InfoNCE and the number
-            of compared proposals.
+            The scalar loss, connected to `queries` also where it is 0, and values to log: InfoNCE and the number of compared
+            proposals, of each level and of all. InfoNCE is a mean over proposals, over levels by their weights.
         """
         query_labels, key_labels = self._labels([query_boxes, key_boxes], faces, labels)
         levels: list[list[Found]] = []
-        for level, key_level, own, its, (_, cells), (_, key_cells) in zip(
-            queries, keys, query_labels, key_labels, query_boxes, key_boxes, strict=True
+        for index, (level, key_level, own, its, (_, cells), (_, key_cells)) in enumerate(
+            zip(queries, keys, query_labels, key_labels, query_boxes, key_boxes, strict=True)
         ):
             places = locate(own, cells)
-            found = gather(level, places), gather(key_level, places), gather(key_level, locate(its, key_cells))
+            found = (
+                self._projected(self.projection, index, gather(level, places)),
+                self._projected(self.key_projection.module, index, gather(key_level, places)),
+                self._projected(self.key_projection.module, index, gather(key_level, locate(its, key_cells))),
+            )
             levels.append(list(zip(*found, strict=True)))  # for each class: queries, positives, keys
         scales = levels if self.params.multi_scale else [_fuse(levels)]
 
-        total = value = compared = torch.zeros((), device=queries[0].device)
-        for scale, (weight, classes) in enumerate(zip(self.weights, scales, strict=True)):
-            loss, nce, count = self._compare(scale, classes)
-            total, value, compared = total + weight * loss, value + weight * nce, compared + count
+        sums = [self._compare(scale, classes) for scale, classes in enumerate(scales)]
+        losses, values, counts = (torch.stack(column) for column in zip(*sums, strict=True))
         if self.training:
             for scale, classes in enumerate(scales):
                 for label, (_, _, key) in enumerate(classes):
-                    self._seen.append((self._group(scale, label), key.detach()))
-        return total, {"coarse_infonce": value.detach(), "coarse_proposals": compared.detach()}
+                    self._seen.append((self._group(scale, label), key.detach(), self._unlike(scale, label)))
+        return self._reduce(losses, counts), self._logged(values.detach(), counts)
+
+    @staticmethod
+    def _projected(projections: nn.Module, index: int, features: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Features (n, C) of one level, of each class, through the level's projection if there is one."""
+        if not len(projections):  # type: ignore[arg-type]
+            return features
+        return [projections[index](part) for part in features]  # type: ignore[index]
+
+    def _reduce(self, losses: Tensor, counts: Tensor) -> Tensor:
+        """The sums (levels,) over the proposals of each level, and their numbers, to the loss."""
+        weights = torch.tensor(self.weights, device=losses.device, dtype=losses.dtype)
+        if self.params.reduction == "level_mean":
+            return (weights * losses / counts.clamp(min=1)).sum()
+        total = (weights * losses).sum()
+        if self.params.reduction == "sum":
+            return total
+        share = (weights * counts).sum()
+        return total / torch.where(share > 0, share, torch.ones_like(share))
+
+    def _logged(self, values: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """InfoNCE and number of proposals of each level and of all, from sums (levels,) of InfoNCE."""
+        weights = torch.tensor(self.weights, device=values.device, dtype=values.dtype)
+        means = values / counts.clamp(min=1)
+        active = (weights * (counts > 0)).sum()
+        infonce = (weights * means).sum() / torch.where(active > 0, active, torch.ones_like(active))
+        logged = {"coarse_infonce": infonce, "coarse_proposals": counts.sum()}
+        if len(means) > 1:
+            for index, (mean, count) in enumerate(zip(means, counts, strict=True)):
+                logged[f"coarse_infonce_p{FINEST + index}"] = mean
+                logged[f"coarse_proposals_p{FINEST + index}"] = count
+        return logged
 
     def remember(self) -> None:
-        """Move prototypes and queues by the keys since the last call. To be called after the optimiser's step, so that a
-        step that is refused leaves no trace; batches whose gradients are accumulated are compared with the same queues."""
-        for group, keys in self._seen:
-            self.memory.update(group, keys)
+        """Move prototypes and queues by the keys since the last call, and the keys' projections by equation 1.
+
+        To be called after the optimiser's step, so that a step that is refused leaves no trace; batches whose gradients are
+        accumulated are compared with the same queues.
+        """
+        for group, keys, unlike in self._seen:
+            self.memory.update(group, keys, unlike)
         self._seen.clear()
+        if self.params.projection:
+            self.key_projection.update()
 
     def _compare(self, scale: int, classes: Sequence[Found]) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean FlatNCE and InfoNCE over the queries of one scale that have negatives, and their number."""
+        """Sums of the loss and of InfoNCE over the queries of one scale that have negatives, and their number."""
         losses, values, counts = [], [], []
         for label, (query, positive, _) in enumerate(classes):
             if not len(query):
                 losses.append(query.sum())  # 0, and connected to the map
                 continue
             queue, valid = self.memory.negatives(self._group(scale, self._negative_class(label)))
-            loss, nce = flatnce_against_queue(normalize(query), normalize(positive), queue, valid, self.temperature)
-            losses.append(loss.sum())
-            values.append(nce.sum())
+            flat, nce = against_queue(normalize(query), normalize(positive), queue, valid, self.temperature)
+            losses.append((flat if self.params.loss == "flatnce" else nce).sum())
+            values.append(nce.detach().sum())
             counts.append(len(query) * valid.any())
         total = torch.stack(losses).sum()
         if not counts:
             return total, torch.zeros_like(total), torch.zeros_like(total)
-        count = torch.stack(counts).sum()
-        return total / count.clamp(min=1), torch.stack(values).sum() / count.clamp(min=1), count
+        return total, torch.stack(values).sum(), torch.stack(counts).sum().to(total.dtype)
 
     def _group(self, scale: int, label: int) -> int:
         return scale * len(CLASSES) + label
+
+    def _unlike(self, scale: int, label: int) -> int | None:
+        """The group whose prototype chooses the keys to push, where that is not their own."""
+        return self._group(scale, len(CLASSES) - 1 - label) if self.params.pushed_by == "most_other" else None
 
     def _negative_class(self, label: int) -> int:
         return len(CLASSES) - 1 - label if self.params.negatives == "other_class" else label

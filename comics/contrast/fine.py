@@ -102,7 +102,10 @@ def _mean_units(pixels: Tensor, regions: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def region_mean(first: Tensor, second: Tensor) -> Tensor:
-    """Equation 7 as a mean over pixel pairs: the dot product of two regions' mean unit vectors, (..., C) to (...)."""
+    """Equation 7 as a mean over pixel pairs: the dot product of two regions' mean unit vectors, (..., C) to (...).
+
+    Of two regions' sums of unit vectors it is equation 7 to the letter, the sum over all pixel pairs.
+    """
     return (first * second).sum(-1)
 
 
@@ -143,7 +146,7 @@ def fine_losses(
     temperature: float,
     samples: Samples = "far",
     margin: float = 2.0,
-    similarity: Literal["region_mean", "pixel_pairs"] = "region_mean",
+    similarity: Literal["region_mean", "pair_sum", "pixel_pairs"] = "region_mean",
 ) -> tuple[Tensor, Tensor]:
     """The intra-face loss of equation 6 and the inter-face loss of equation 8, before their weights.
 
@@ -158,7 +161,9 @@ def fine_losses(
         labels: (n,) class indices, 0 real and 1 fake.
         temperature: tau.
         samples, margin: which pixels, see `split_regions`.
-        similarity: ``region_mean``, O(pixels), or ``pixel_pairs``, O(pixels^2).
+        similarity: ``region_mean`` and ``pair_sum``, the mean and the sum over pixel pairs, both O(pixels), or ``pixel_pairs``,
+            the sum of exponentials over them, O(pixels^2). The fractions are taken in log space: the exponential of a sum
+            over 10^5 pairs is no number.
 
     Returns:
         Two scalars, connected to `features` also where they are 0.
@@ -173,8 +178,10 @@ def fine_losses(
         return nothing, nothing
     pixels, inside, outside = features.flatten(2), inside.flatten(1), outside.flatten(1)
 
-    if similarity == "region_mean":
+    if similarity != "pixel_pairs":
         face, around = _mean_units(pixels, (inside, outside))
+        if similarity == "pair_sum":
+            face, around = face * inside.sum(1, keepdim=True), around * outside.sum(1, keepdim=True)
         own, foreign = (region_mean(face[group], around[group]) / temperature for group in (real, fake))
         alike = region_mean(around[real][:, None], around[fake][None]) / temperature
         apart = region_mean(face[real][:, None], face[fake][None]) / temperature

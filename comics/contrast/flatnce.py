@@ -91,7 +91,7 @@ class _LogSumExpQueue(torch.autograd.Function):
         return gradient[:, None] * means / ctx.temperature, None, None, None
 
 
-def flatnce_against_queue(
+def against_queue(
     queries: Tensor, positives: Tensor, queue: Tensor, valid: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """`flatnce` and `infonce` of cosine similarities (equation 3), all queries against one queue.
@@ -104,9 +104,9 @@ def flatnce_against_queue(
         temperature: tau.
 
     Returns:
-        (N,) FlatNCE and (N,) InfoNCE, the latter without gradient; 0 where no slot is valid.
+        (N,) FlatNCE and (N,) InfoNCE, both with gradient; 0 where no slot is valid.
     """
     some = valid.any()
     total = _LogSumExpQueue.apply(queries, queue, valid, temperature)
     ratio = torch.where(some, total, torch.zeros_like(total)) - (queries * positives).sum(dim=1) / temperature
-    return _flat(ratio, some), _info(ratio.detach(), some)
+    return _flat(ratio, some), _info(ratio, some)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -18,7 +20,8 @@ class Memory(nn.Module):
         size: slots of each queue.
         channels: of a feature.
         momentum: alpha of equation 2.
-        pushed: features pushed a call, the least similar to the prototype.
+        pushed: features pushed a call.
+        update: ``sequential``: equation 2 key by key; ``batch_mean``: once a call, with the mean of the keys.
     """
 
     queue: Tensor
@@ -27,9 +30,17 @@ class Memory(nn.Module):
     prototype: Tensor
     has_prototype: Tensor
 
-    def __init__(self, groups: int, size: int, channels: int, momentum: float, pushed: int) -> None:
+    def __init__(
+        self,
+        groups: int,
+        size: int,
+        channels: int,
+        momentum: float,
+        pushed: int,
+        update: Literal["sequential", "batch_mean"] = "sequential",
+    ) -> None:
         super().__init__()
-        self.size, self.momentum, self.pushed = size, momentum, pushed
+        self.size, self.momentum, self.pushed, self.sequential = size, momentum, pushed, update == "sequential"
         self.register_buffer("queue", torch.zeros(groups, size, channels))
         self.register_buffer("filled", torch.zeros(groups, dtype=torch.long))
         self.register_buffer("head", torch.zeros(groups, dtype=torch.long))
@@ -45,7 +56,7 @@ class Memory(nn.Module):
         return self.queue[group], valid
 
     @torch.no_grad()
-    def update(self, group: int, keys: Tensor) -> None:
+    def update(self, group: int, keys: Tensor, unlike: int | None = None) -> None:
         """Move the prototype of `group` by equation 2 and push the keys least similar to it.
 
         Equation 2 is applied key by key; n applications have the closed form
@@ -54,19 +65,28 @@ class Memory(nn.Module):
         Args:
             group: index of the group.
             keys: (n, channels) features, n >= 0.
+            unlike: a group whose prototype decides instead: the keys most similar to it are pushed, once it has one.
         """
         keys = keys.detach().to(self.queue.dtype)
         count = len(keys)
         if not count:
             return
-        before = torch.where(self.has_prototype[group], self.prototype[group], keys[0])
-        exponents = torch.arange(count - 1, -1, -1, device=keys.device, dtype=keys.dtype)
-        weights = (1 - self.momentum) * self.momentum**exponents
-        self.prototype[group] = self.momentum**count * before + weights @ keys
+        if self.sequential:
+            first, kept = keys[0], self.momentum**count
+            exponents = torch.arange(count - 1, -1, -1, device=keys.device, dtype=keys.dtype)
+            moved = ((1 - self.momentum) * self.momentum**exponents) @ keys
+        else:
+            first, kept = keys.mean(dim=0), self.momentum
+            moved = (1 - self.momentum) * first
+        before = torch.where(self.has_prototype[group], self.prototype[group], first)
+        self.prototype[group] = kept * before + moved
         self.has_prototype[group] = True
 
         keys = normalize(keys, dim=1)
         similarity = keys @ normalize(self.prototype[group], dim=0)
+        if unlike is not None:
+            other = -(keys @ normalize(self.prototype[unlike], dim=0))
+            similarity = torch.where(self.has_prototype[unlike], other, similarity)
         chosen = similarity.topk(min(self.pushed, count, self.size), largest=False).indices
         self._push(group, keys[chosen])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from comics.params.block import Block, Probability
 
@@ -33,6 +33,8 @@ class ViewsParams(Block):
     interpolation_probability: Probability = 0.5
     """Of shrinking to 1/`interpolation_factor` and back."""
     interpolation_factor: int = Field(4, ge=1)
+    query: Literal["augmented", "clean"] = "augmented"
+    """`clean`: the detector learns from images as they are, and only the key view of the contrast is augmented."""
 
 
 class AttentionParams(Block):
@@ -40,6 +42,8 @@ class AttentionParams(Block):
 
     channels: tuple[int, int] = (32, 64)
     """Of the two convolutions."""
+    inputs: Literal["image_and_features", "image"] = "image_and_features"
+    """What SRM filters look at: the image and the features, the paper's text, or the image alone, its authors' code."""
     identity: bool = False
     """False: features x attention, the paper's text. True: features x (1 + attention), its authors' code."""
 
@@ -49,14 +53,26 @@ class CoarseParams(Block):
 
     weight: float = Field(0.5, ge=0)
     """lambda 1 of equation 9."""
+    temperature: float | None = Field(None, gt=0)
+    """tau of equation 4, where it is not `objective.temperature`."""
+    loss: Literal["flatnce", "infonce"] = "flatnce"
+    """FlatNCE (equation 4) pulls with the same strength however far the classes are apart; InfoNCE lets go."""
+    reduction: Literal["level_mean", "proposal_mean", "sum"] = "level_mean"
+    """Over proposals: the mean of each level, weighted; the mean of all proposals, weighted by level; the weighted sum."""
+    projection: bool = False
+    """A 1x1 projection of each level's features before they are compared, with a momentum copy for the keys."""
     momentum: Probability = 0.999
     """beta of equation 1."""
     prototype_momentum: Probability = 0.9
     """alpha of equation 2."""
+    prototype_update: Literal["sequential", "batch_mean"] = "sequential"
+    """Equation 2 once a key, where the last keys of a batch outweigh the first, or once a batch with the keys' mean."""
+    pushed_by: Literal["least_own", "most_other"] = "least_own"
+    """Which keys are pushed: the least similar to their own prototype, or the most similar to the other class's (authors' code)."""
     iou_threshold: Probability = 0.6
     """A proposal is real (fake) when its box overlaps a real (fake) face by more."""
     pushed: int = Field(5, ge=1)
-    """Key features pushed a step, level and class: the least similar to their prototype."""
+    """Key features pushed a step, level and class."""
     queue_size: int = Field(1024, ge=1)
     """Slots a level and class; a slot never filled is never a negative."""
     level_weights: list[float] = [0.1, 0.2, 0.4, 0.7, 1.0]
@@ -76,12 +92,18 @@ class FineParams(Block):
     """lambda 3 of equation 9."""
     size: int = Field(28, ge=4)
     """Mask features and masks are resized to size x size."""
+    temperature: float | None = Field(None, gt=0)
+    """tau of equations 6 and 8, where it is not `objective.temperature`."""
+    faces: Literal["truth", "predicted"] = "truth"
+    """Boxes and masks of the faces as annotated, or of the best detection of each face."""
+    projection: bool = False
+    """A 1x1 projection of the mask features before pixels are compared."""
     samples: Literal["far", "close", "all"] = "far"
     """Pixels compared: far from the face's boundary, close to it, or all (Table VI)."""
     margin: float = Field(2.0, ge=0)
     """Pixels within this distance of the boundary are close."""
-    similarity: Literal["region_mean", "pixel_pairs"] = "region_mean"
-    """Equation 7 as the mean over pixel pairs, or the authors' code's sum of exponentials over them."""
+    similarity: Literal["region_mean", "pair_sum", "pixel_pairs"] = "region_mean"
+    """Equation 7 as the mean over pixel pairs, to the letter as their sum, or the authors' code's sum of exponentials over them."""
 
 
 class ObjectiveParams(Block):
@@ -89,5 +111,19 @@ class ObjectiveParams(Block):
 
     temperature: float = Field(0.7, gt=0)
     """tau, everywhere."""
+    ramp: tuple[Probability, Probability] = (0.0, 0.0)
+    """Shares of the training's epochs between which the weights of the contrastive terms rise from 0 to their value; 0, 0: they
+    never change."""
     coarse: CoarseParams = CoarseParams()
     fine: FineParams = FineParams()
+
+    @model_validator(mode="after")
+    def _check(self) -> ObjectiveParams:
+        if self.ramp[1] < self.ramp[0]:
+            raise ValueError("ramp ends before it starts")
+        return self
+
+    def strength(self, done: float) -> float:
+        """The share of the contrastive weights that is active when `done`, in [0, 1], of the training is."""
+        start, end = self.ramp
+        return float(done >= start) if end <= start else min(max((done - start) / (end - start), 0.0), 1.0)

@@ -44,7 +44,7 @@ def digest_of(description: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-_NO_EFFECT = {"workers", "checkpoint_minutes"}
+_NO_EFFECT = {"workers", "gradient_norms_every", "checkpoint_minutes"}
 
 _NO_EFFECT_DATASET = {"base_url", "archive_gb", "archive_ratio"}
 
@@ -108,7 +108,7 @@ class ResolvedRun(Block):
         objective = self.params.objective.model_dump(mode="json")
         parts = {part: objective[part] for part in ("coarse", "fine") if part in self.components}
         if parts:
-            run["objective"] = {"temperature": objective["temperature"], **parts}
+            run["objective"] = {"temperature": objective["temperature"], "ramp": objective["ramp"], **parts}
         run["training"] = {key: value for key, value in run["training"].items() if key not in _NO_EFFECT}
         run["inference"] = {key: value for key, value in run["inference"].items() if key != "batch_size"}
         return {

@@ -154,6 +154,8 @@ class TrainingParams(Block):
     """Probability of the horizontal flip."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto` takes bf16 where that is faster on this machine, by measurement. Losses that need float32 stay in it."""
+    gradient_norms_every: int = Field(100, ge=0, multiple_of=10)
+    """Steps between two logs of the gradients that detection and contrast give the extractor; 0: never; no effect on the result."""
     workers: int = Field(4, ge=0)
     """Loader processes; no effect on the result."""
     checkpoint_minutes: float = Field(10.0, gt=0)
@@ -203,4 +205,6 @@ class RunParams(Block):
     def _check(self) -> RunParams:
         if len(set(self.components)) != len(self.components):
             raise ValueError("components lists one of them twice")
+        if "views" in self.components and "coarse" not in self.components and self.views.query == "clean":
+            raise ValueError("views.query is clean, which needs the component coarse: no view is left to augment")
         return self

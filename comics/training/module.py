@@ -15,6 +15,7 @@ from torch import nn
 from comics.data.loading.batches import Batch
 from comics.detectors.backbone.layers import is_norm
 from comics.errors import UserError
+from comics.gradients import gradient_norms
 from comics.model import Comics, LossTerms
 from comics.params import ResolvedRun, TrainingParams
 from comics.training.finite import (
@@ -126,7 +127,11 @@ class TrainingModule(lightning.LightningModule):
         torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        self.model.done = self.global_step / max(1, self.steps_per_epoch * self.run.training.epochs)
         losses = self.model.losses(batch)
+        every = self.run.training.gradient_norms_every
+        if every and self.model.contrasts and (self.global_step + 1) % every == 0:
+            losses.logged.update(gradient_norms(losses.terms, self.model.detector.extractor))
         total = losses.total
         size = len(batch.targets)
         values = {"loss": total, **losses.terms, **losses.logged}

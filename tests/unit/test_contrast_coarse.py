@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from comics.contrast import CoarseContrast, Memory, MomentumCopy, flatnce, flatnce_against_queue, infonce
+from comics.contrast import CoarseContrast, Memory, MomentumCopy, against_queue, flatnce, infonce
 from comics.contrast.coarse import IGNORED, label_proposals
 from comics.params import CoarseParams
 
@@ -117,7 +117,7 @@ def test_a_queue_gives_what_its_similarities_give(monkeypatch: pytest.MonkeyPatc
 
     similarities = (queries * positives).sum(1), queries @ queue.T, valid, tau
     expected = torch.autograd.grad(flatnce(*similarities) @ wanted, [queries, positives])
-    loss, value = flatnce_against_queue(queries, positives, queue, valid, tau)
+    loss, value = against_queue(queries, positives, queue, valid, tau)
     torch.testing.assert_close(loss, torch.ones_like(loss))
     torch.testing.assert_close(value, infonce(*similarities).detach())
     queue.zero_()  # a push before the backward pass
@@ -127,9 +127,7 @@ def test_a_queue_gives_what_its_similarities_give(monkeypatch: pytest.MonkeyPatc
 
 def test_a_queue_without_negatives_gives_zero() -> None:
     queries = normalize(torch.randn(3, 4)).requires_grad_()
-    loss, value = flatnce_against_queue(
-        queries, queries.detach(), torch.zeros(5, 4), torch.zeros(5, dtype=torch.bool), 0.7
-    )
+    loss, value = against_queue(queries, queries.detach(), torch.zeros(5, 4), torch.zeros(5, dtype=torch.bool), 0.7)
     assert loss.tolist() == value.tolist() == [0, 0, 0]
     assert torch.equal(torch.autograd.grad(loss.sum(), queries)[0], torch.zeros(3, 4))
 
@@ -204,7 +202,9 @@ def coarse(multi_scale: bool = True, negatives: str = "other_class") -> CoarseCo
 
 def run(module: CoarseContrast, maps: list[Tensor], keys: list[Tensor], labels: list[Tensor], faces: list[Tensor]):
     boxes = [grid_boxes(4, 8, len(labels)), grid_boxes(2, 16, len(labels))]
-    return module(maps, keys, boxes, boxes, faces, labels)
+    result = module(maps, keys, boxes, boxes, faces, labels)
+    module.remember()
+    return result
 
 
 def test_the_loss_is_equation_5_against_the_other_classs_queue() -> None:

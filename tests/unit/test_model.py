@@ -136,6 +136,12 @@ def both_classes(seed: int = 0) -> Batch:
     return batch_of([[REAL_FACE, FAKE_FACE], [REAL_FACE, FAKE_FACE]], seed=seed)
 
 
+def fill(model: Comics) -> None:
+    """Take a batch into the queues, as a step does."""
+    model.losses(both_classes())
+    model.after_step()
+
+
 @pytest.mark.parametrize(
     "components",
     [[], ["attention"], ["coarse"], ["fine"], ["coarse", "fine"], ALL],
@@ -143,7 +149,7 @@ def both_classes(seed: int = 0) -> Batch:
 )
 def test_each_component_adds_its_terms_and_every_parameter_gets_a_gradient(components: list[str]) -> None:
     model = model_of(components)
-    model.losses(both_classes())  # fills the queues
+    fill(model)
     losses = model.losses(both_classes(1))
     expected = {"class", "mask"}
     expected |= {"loss_coarse"} if "coarse" in components else set()
@@ -187,11 +193,12 @@ def test_batches_with_nothing_to_compare(faces: Any, labels: Any, multi_scale: b
             if parameter.requires_grad:
                 assert parameter.grad is not None, name
                 assert torch.isfinite(parameter.grad).all(), name
+        model.after_step()
 
 
 def test_one_class_after_both_is_compared_with_the_queue() -> None:
     model = model_of(["coarse"])
-    model.losses(both_classes())
+    fill(model)
     losses = model.losses(batch_of([[REAL_FACE]], [[0]]))
     assert losses.logged["coarse_proposals"] > 0
     assert losses.terms["loss_coarse"].item() > 0
@@ -201,7 +208,7 @@ def test_weights_of_equation_9() -> None:
     weights = {"coarse": {"weight": 1.0}, "fine": {"intra_weight": 0.7, "inter_weight": 0.0}}
     usual, other = model_of(ALL), model_of(ALL, **weights)
     for model in (usual, other):
-        model.losses(both_classes())
+        fill(model)
     ours, theirs = usual.losses(both_classes(1)).terms, other.losses(both_classes(1)).terms
     torch.testing.assert_close(theirs["loss_coarse"], 2 * ours["loss_coarse"])
     torch.testing.assert_close(theirs["loss_intra"], 7 * ours["loss_intra"])
@@ -245,8 +252,7 @@ def test_the_momentum_extractor_moves_once_an_optimiser_step() -> None:
 
 def test_evaluation_changes_nothing() -> None:
     model = model_of(ALL)
-    model.losses(both_classes())
-    model.after_step()
+    fill(model)
     model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
@@ -317,7 +323,8 @@ def test_every_detector_takes_every_component(name: str, bf16: bool) -> None:
             losses = model.losses(batch)
         losses.total.backward()
         for parameter_name, parameter in model.named_parameters():
-            if parameter.grad is not None:
+            if parameter.requires_grad:
+                assert parameter.grad is not None, parameter_name
                 assert torch.isfinite(parameter.grad).all(), parameter_name
         for term in ("loss_coarse", "loss_intra", "loss_inter"):
             assert losses.terms[term].dtype == torch.float32

@@ -265,7 +265,8 @@ class ForensicsDataset(Dataset[Sample]):
             key = image if self.two_views else None
             if self.views is not None:
                 generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-                image = view(image, generator, self.views)
+                if self.views.query == "augmented":
+                    image = view(image, generator, self.views)
                 key = view(key, generator, self.views) if key is not None else None
 
         boxes, labels, masks = self._faces(row, affine, (height, width))
