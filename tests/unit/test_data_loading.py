@@ -303,3 +303,16 @@ def test_a_turn_keeps_the_high_frequencies_of_test_images(scale: float) -> None:
         centre = np.array([side / 2, side / 2])
         moved = np.column_stack([rotation @ shrink[:, :2], centre - rotation @ centre])
         assert 0.85 < residual(moved) / straight < 1.15, degrees
+
+
+def test_the_query_can_be_clean_beside_an_augmented_key(split: Path) -> None:
+    annotations = Annotations(split)
+    plain = ForensicsDataset(annotations, PLAIN, seed=1)[0, 0]
+    clean = ForensicsDataset(annotations, PLAIN, 1, ViewsParams(query="clean", noise_probability=1), two_views=True)[
+        0, 0
+    ]
+    both = ForensicsDataset(annotations, PLAIN, 1, ViewsParams(noise_probability=1), two_views=True)[0, 0]
+    assert torch.equal(clean.image, plain.image)
+    assert not torch.equal(clean.key, plain.image)
+    assert not torch.equal(both.image, plain.image)
+    assert not torch.equal(both.key, both.image)
