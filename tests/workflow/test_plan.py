@@ -101,7 +101,7 @@ def test_inputs_change_for_what_is_drawn_otherwise_alone(made_project: Path) -> 
     after = inputs(made_project)
     assert changed(before, after) == {"figure_9"}
 
-    edit(params, "temperature: 0.07", "temperature: 0.08")
+    edit(params, "{temperature: 0.07}", "{temperature: 0.08}")
     before, after = after, inputs(made_project)
     assert changed(before, after) == {"table_viii"}
 
