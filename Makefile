@@ -10,10 +10,10 @@ ifeq ($(origin PYTHON),command line)
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo test lint format lock schema clean
+.PHONY: help setup demo test test-faults lint format lock schema clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
 
 setup: $(READY) ## the environment in .venv, from requirements.lock (PYTHON=... chooses the interpreter)
 	@echo "The environment is ready. Activate it with  . $(BIN)/activate"
@@ -27,6 +27,9 @@ demo: $(READY) ## Table IV and Figure 9 on the embedded dataset, from nothing
 
 test: $(READY) ## the whole test suite (ARGS=... adds arguments of pytest)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-faults: $(READY) ## inject every fault there is a test for, and write docs/reliability.md's table
+	FAULTS_TABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" tests/faults $(ARGS)
 
 lint: $(READY) ## ruff, snakefmt, mypy, the floors of the package and snakemake --lint
 	$(BIN)/ruff check

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 
 class Block(BaseModel):
-    """A part of params.yaml: unknown keys are errors, values do not change once read."""
+    """A part of params.yaml: unknown keys are errors, numbers are finite, values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     entry_base: ClassVar[type[Block]]
     """What its `partial` derives from."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from comics.params.block import Block
 
@@ -48,11 +48,22 @@ class OpenForensicsDataset(Block):
     """An image that unpacks to more times its compressed size is refused: photographs hardly compress."""
 
 
+def _workflow_path(path: str) -> str:
+    """`path`, which Snakemake takes as it is: it has no way to write braces and angle brackets that are only such."""
+    bad = sorted({character for character in path if character in "{}<>" or character < " "} - {"\n", "\t"})
+    if bad or not path.strip():
+        raise ValueError(f"a path with {' '.join(map(repr, bad)) or 'nothing in it'} cannot be used; rename the file")
+    return path
+
+
+WorkflowPath = Annotated[str, AfterValidator(_workflow_path)]
+
+
 class CustomDataset(Block):
     """A user's own dataset: COCO files with the categories Real and Fake."""
 
     kind: Literal["coco"] = "coco"
-    annotations: dict[Split, str]
+    annotations: dict[Split, WorkflowPath]
     """COCO file of each split."""
     images: dict[Split, str]
     """Image folder of each split: `file_name` in the COCO file is relative to it."""

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from comics.errors import UserError, did_you_mean
 from comics.params.block import Block
 
+MOST_LINES = 20
+"""Mistakes of one file that are told."""
+
 
 def _unwrap(annotation: Any, step: Any) -> tuple[Any, bool]:
     """The type behind `annotation` at `step` of an error's place, and whether the step was used up."""
@@ -57,7 +60,7 @@ def as_user_error(error: ValidationError, model: Any, path: Path, prefix: tuple[
             lines.append(f"{path}: {key}: unknown key.")
             hint = did_you_mean(str(place[-1]), _valid_keys(model, place[:-1]))
         elif item["type"] in ("literal_error", "enum"):
-            lines.append(f"{path}: {key}: '{item['input']}' is not one of the values it takes.")
+            lines.append(f"{path}: {key}: {_short(item['input'])} is not one of the values it takes.")
             expected = item.get("ctx", {}).get("expected", "")
             hint = did_you_mean(
                 str(item["input"]), [word.strip(" '") for word in expected.replace(" or ", ", ").split(",")]
@@ -73,10 +76,18 @@ def as_user_error(error: ValidationError, model: Any, path: Path, prefix: tuple[
             lines.append(f"{path}: {key}: missing.")
             hint = "Add it."
         else:
-            lines.append(f"{path}: {key}: {item['msg']} (found {item['input']!r}).")
+            lines.append(f"{path}: {key}: {item['msg']} (found {_short(item['input'])}).")
             hint = ""
         remedy = remedy or hint
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES:] = [f"And {len(lines) - MOST_LINES} more."]
     return UserError("\n".join(lines), remedy)
+
+
+def _short(value: Any) -> str:
+    """`value` as it is written, or its beginning."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _key(place: tuple[Any, ...]) -> str:

@@ -17,33 +17,13 @@ def load(path: str | Path = "params.yaml") -> Params:
     """Read and validate params.yaml.
 
     Raises:
-        UserError: file absent, not YAML, a key unknown or written twice, a value out of range, a name that nothing
+        UserError: file absent, not YAML, too large or too deep, a key unknown or written twice, a value out of range, a name that nothing
             bears; the message names file and key, the remedy the nearest valid name.
     """
+    from comics.params.bounded import read_yaml
+
     path = Path(path)
-    return Params(_validate(_read_yaml(path), path), path)
-
-
-def _read_yaml(path: Path) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file.", "Run the command in the project's folder, or give --params FILE."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from None
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise UserError(f"{path}: {place}{error.problem or error}.", "Mend the YAML there.") from None
-    except YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}.") from None
+    return Params(_validate(read_yaml(path), path), path)
 
 
 def _validate(content: Any, path: Path) -> ParamsFile:

@@ -29,6 +29,36 @@ TRAINING_CODE_VERSION = 5
 Training deliberately does not depend on source files, lest a docstring cost GPU hours."""
 
 
+RULES = frozenset(
+    {
+        "all",
+        "calibrate",
+        "card",
+        "cards",
+        "compare_study",
+        "compare_table",
+        "convert_dataset",
+        "encode_masks",
+        "evaluate",
+        "fetch_dataset",
+        "figure",
+        "figures",
+        "make_dataset",
+        "page",
+        "paper",
+        "predict",
+        "predict_other",
+        "study",
+        "table",
+        "tables",
+        "train",
+    }
+)
+"""The rules of the workflow: `snakemake NAME` makes what a rule or a study makes, so that a study takes another name."""
+REPORTS = frozenset({"paper", "readme", "scores"})
+"""What else lies in reports/ with the suffix of a table."""
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, mapping by mapping; lists and values replace."""
     merged = dict(base)
@@ -188,8 +218,19 @@ class Params:
         if name not in valid:
             raise UserError(f"{self.path}: {key}: there is no {kind} '{name}'.", did_you_mean(name, valid))
 
+    def _free(self, key: str, name: str, taken: typing.Collection[str], by: str) -> None:
+        if name in taken:
+            raise UserError(f"{self.path}: {key}: the name '{name}' is taken by {by}.", "Give it another name.")
+
     def _check_names(self) -> None:
-        """Everything that one part of the file says of another."""
+        """Everything that one part of the file says of another, and of the workflow."""
+        own = {f"convert_{name}": name for name, block in self.file.datasets.items() if block.kind == "coco"}
+        for rule, name in own.items():
+            self._free(f"datasets.{name}", rule, RULES, "a rule of the workflow, which converts the dataset")
+        for name in self.studies:
+            self._free("studies", name, RULES | own.keys(), "a rule of the workflow")
+        for name in self.tables:
+            self._free("tables", name, REPORTS, "another file in reports/")
         self._known("dataset", self.dataset, self.file.datasets, "dataset")
         for name, table in self.tables.items():
             for number, row in enumerate(table.rows):

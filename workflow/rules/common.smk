@@ -32,12 +32,16 @@ wildcard_constraints:
 
 # `comics` is the one of this environment, also where it is not activated. Snakemake sets OMP_NUM_THREADS and its like to
 # a rule's threads, and so to 1 under `--cores 1`; a training has the machine to itself (resource gpu), so the choice is
-# left to torch, which takes all cores, or to a value that the user exported.
+# left to torch, which takes all cores, or to a value that the user exported. A value, or the path of the environment, may
+# hold anything: it reaches the shell as a variable, never as text of a command, which would be run, or formatted.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+for _name in _THREADS:
+    os.environ[f"COMICS_{_name}"] = os.environ.get(_name, "")
 shell.prefix(
-    f'export PATH="{os.path.dirname(sys.executable)}:$PATH"; '
-    + "".join(
-        f"export {name}={os.environ[name]}; " if name in os.environ else f"unset {name}; "
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    "".join(
+        f'if [ "$COMICS_{name}" ]; then export {name}="$COMICS_{name}"; else unset {name}; fi; '
+        for name in _THREADS
     )
 )
 
