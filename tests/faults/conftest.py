@@ -3,7 +3,7 @@
     @pytest.mark.injects("a bit of model.pt is flipped", "refused before it is loaded, code 2")
 
 `make test-faults` runs all of it and writes the table; `make test` leaves out what is marked `faults`. Random moments and
-bytes follow from FAULTS_SEED, which is printed.
+bytes follow from FAULT_SEED, which is printed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TABLE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- written by make test-faults -->\n", "<!-- until here -->\n"
-SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(2**32))
+SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(2**32))
 
 _outcomes: dict[tuple[str, str, str], list[str]] = {}
 
 
 def pytest_report_header() -> str:
-    return f"faults: FAULTS_SEED={SEED}"
+    return f"faults: FAULT_SEED={SEED}"
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -40,8 +40,7 @@ for _name in _THREADS:
     os.environ[f"COMICS_{_name}"] = os.environ.get(_name, "")
 shell.prefix(
     "".join(
-        f'if [ "$COMICS_{name}" ]; then export {name}="$COMICS_{name}"; else unset {name}; fi; '
-        for name in _THREADS
+        f'if [ "$COMICS_{name}" ]; then export {name}="$COMICS_{name}"; else unset {name}; fi; ' for name in _THREADS
     )
 )
 
