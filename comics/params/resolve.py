@@ -38,6 +38,7 @@ RULES = frozenset(
         "compare_study",
         "compare_table",
         "convert_dataset",
+        "details",
         "encode_masks",
         "evaluate",
         "fetch_dataset",
