@@ -214,6 +214,25 @@ def crop_features(features: Tensor, boxes: Tensor | list[Tensor], size: int, str
         return roi_align(features, rois, size, 1.0 / stride, sampling_ratio=samples, aligned=True)
 
 
+def _axis(low: Tensor, high: Tensor, size: int, length: int, stride: float) -> tuple[Tensor, Tensor]:
+    """For `size` samples between `low` and `high` (N,), px: the two cells beside each, of a map of `length` cells, and
+    their weights, 0 for samples outside of the map: (N, size, 2) each."""
+    centres = (torch.arange(size, device=low.device, dtype=low.dtype) + 0.5) / size
+    place = (low[:, None] + (high - low)[:, None] * centres) / stride - 0.5
+    inside = (place >= -1) & (place <= length)
+    place = place.clamp(0, length - 1)
+    first = place.floor()
+    share = place - first
+    cells = torch.stack([first, (first + 1).clamp(max=length - 1)], dim=2)
+    return cells.long(), torch.stack([1 - share, share], dim=2) * inside[:, :, None]
+
+
+def _images_of(boxes: list[Tensor]) -> Tensor:
+    """The index of the image of each box, (sum of N,)."""
+    counts = torch.tensor([len(box) for box in boxes], device=boxes[0].device)
+    return torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(counts)
+
+
 def sample_boxes(features: Tensor, boxes: list[Tensor], size: int, stride: float) -> Tensor:
     """`crop_features` with one sample a bin, for maps of many channels in channels-last memory.
 
@@ -223,23 +242,9 @@ def sample_boxes(features: Tensor, boxes: list[Tensor], size: int, stride: float
     features = at_least_float32(features)
     batch, channels, height, width = features.shape
     rois = torch.cat(boxes).to(features.dtype)
-    counts = torch.tensor([len(box) for box in boxes], device=rois.device)
-    images = torch.arange(batch, device=rois.device).repeat_interleave(counts, output_size=len(rois))
-    centres = (torch.arange(size, device=rois.device, dtype=rois.dtype) + 0.5) / size
-
-    def axis(low: Tensor, high: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """The two cells beside each sample, and their weights, 0 for samples outside of the map: (N, size, 2) each."""
-        place = (low[:, None] + (high - low)[:, None] * centres) / stride - 0.5
-        inside = (place >= -1) & (place <= length)
-        place = place.clamp(0, length - 1)
-        first = place.floor()
-        share = place - first
-        cells = torch.stack([first, (first + 1).clamp(max=length - 1)], dim=2)
-        return cells.long(), torch.stack([1 - share, share], dim=2) * inside[:, :, None]
-
-    rows, row_weights = axis(rois[:, 1], rois[:, 3], height)
-    columns, column_weights = axis(rois[:, 0], rois[:, 2], width)
-    cells = (images[:, None, None] * height + rows) * width  # (N, size, 2)
+    rows, row_weights = _axis(rois[:, 1], rois[:, 3], size, height, stride)
+    columns, column_weights = _axis(rois[:, 0], rois[:, 2], size, width, stride)
+    cells = (_images_of(boxes)[:, None, None] * height + rows) * width  # (N, size, 2)
     cells = cells[:, :, None, :, None] + columns[:, None, :, None, :]
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
     with torch.autocast(features.device.type, enabled=False):
@@ -250,6 +255,25 @@ def sample_boxes(features: Tensor, boxes: list[Tensor], size: int, stride: float
             per_sample_weights=weights.reshape(-1, 4),
         )
     return sampled.view(len(rois), size, size, channels).permute(0, 3, 1, 2)
+
+
+def sample_few(features: Tensor, boxes: list[Tensor], size: int, stride: float) -> Tensor:
+    """`crop_features` with one sample a bin, for maps of few channels.
+
+    Bilinear sampling is separable, so a crop is the map between two matrices, one an axis: on a processor the backward pass of
+    four channels takes a tenth of RoIAlign's.
+    """
+    features = at_least_float32(features)
+    height, width = features.shape[-2:]
+    rois = torch.cat(boxes).to(features.dtype)
+    matrices = []
+    for low, high, length in ((rois[:, 1], rois[:, 3], height), (rois[:, 0], rois[:, 2], width)):
+        cells, weights = _axis(low, high, size, length, stride)
+        matrices.append(weights.new_zeros(len(rois), size, length).scatter_add_(2, cells, weights))
+    down, across = matrices
+    with torch.autocast(features.device.type, enabled=False):
+        maps = features.index_select(0, _images_of(boxes))
+        return down[:, None] @ maps @ across[:, None].transpose(2, 3)
 
 
 # --------------------------------------------------------------------------------------------------------- registry

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from comics.detectors.backbone import ConvNormReLU, Extractor
-from comics.detectors.base import Size, Target, crop_features, register
+from comics.detectors.base import Size, Target, crop_features, register, sample_few
 from comics.detectors.fcos import (
     Candidates,
     FCOSDetector,
@@ -36,6 +36,8 @@ MASK = 56  # side of a blended mask (R)
 TOWER_CONVS = 3  # of the bottom module
 SEMANTIC_WEIGHT = 0.3
 SEMANTIC_STRIDE = 8
+POSITIVES_AT_ONCE = 8
+"""Whose masks are blended at a time on a processor: their maps of 4 x 56 x 56 numbers fit its cache."""
 
 
 class Settings(DetectorSettings):
@@ -121,6 +123,64 @@ def blend(bases: Tensor, attention: Tensor) -> Tensor:
     return (bases * weights).sum(dim=1)
 
 
+class _BlendedLoss(torch.autograd.Function):
+    """``sum_p weight_p * mean over pixels of BCE(blend(crops[face_p], attention_p), wanted[face_p])``, and its gradient.
+
+    The same as the operations one by one, of which each would write P x K x R x R numbers to memory and keep them: here the
+    gradient is taken in the forward pass, some positives at a time, so that on a processor they stay in its cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, crops: Tensor, attention: Tensor, faces: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+        count, kinds, side = len(faces), crops.shape[1], crops.shape[-1]
+        needs = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        to_crops, to_attention = torch.zeros_like(crops), torch.zeros_like(attention)
+        total = crops.new_zeros(())
+        eye = torch.eye(ATTENTION, dtype=crops.dtype, device=crops.device)
+        resize = functional.interpolate(eye[None], size=side, mode="linear", align_corners=False)[0].T  # (R, M)
+        chunk = POSITIVES_AT_ONCE if crops.device.type == "cpu" else max(count, 1)
+        with torch.autocast(crops.device.type, enabled=False):
+            for start in range(0, count, chunk):
+                part = slice(start, start + chunk)
+                face = faces[part]
+                maps = attention[part].to(crops.dtype).view(-1, kinds, ATTENTION, ATTENTION)
+                shares = (resize @ maps @ resize.T).softmax(dim=1)
+                bases, truth = crops[face], wanted[face]
+                logits = (bases * shares).sum(dim=1)
+                weight = weights[part, None, None] / side**2
+                losses = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+                total = total + (losses * weight).sum()
+                if needs:
+                    slope = ((logits.sigmoid() - truth) * weight)[:, None] * shares  # of each base
+                    to_crops.index_add_(0, face, slope)
+                    slope = slope * (bases - logits[:, None])  # through the softmax
+                    to_attention[part] = (resize.T @ slope @ resize).flatten(1).to(attention.dtype)
+        ctx.save_for_backward(to_crops, to_attention)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+        to_crops, to_attention = ctx.saved_tensors
+        return gradient * to_crops, gradient.to(to_attention.dtype) * to_attention, None, None, None
+
+
+def blended_loss(crops: Tensor, attention: Tensor, faces: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of the mask losses of P positive locations.
+
+    Args:
+        crops: bases cropped to each of F faces, (F, K, R, R).
+        attention: maps (P, K * M * M).
+        faces: (P,) index of the face of each positive.
+        wanted: (F, R, R) float, 0 or 1.
+        weights: (P,) of the positives.
+
+    Returns:
+        A scalar: the sum over positives of weight times mean binary cross-entropy.
+    """
+    return _BlendedLoss.apply(crops, attention, faces, wanted, weights)
+
+
 @register("blendmask", Settings)
 class BlendMask(FCOSDetector):
     """See the module; the arguments are those of `FCOSDetector` and the bottom module's width."""
@@ -155,11 +215,9 @@ class BlendMask(FCOSDetector):
         """Binary cross-entropy of the mask that each positive location makes for its face's true box, weighted by
         centerness."""
         attention = self.attention.at(outputs.towers, matches.grid, matches.images, matches.locations)
-        crops = crop_features(outputs.bases, [target["boxes"] for target in targets], MASK, self.bases_stride)
-        logits = blend(crops[matches.faces], attention)
-        wanted = crop_masks(targets, MASK)[matches.faces]
-        loss = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(1, 2))
-        return (loss * matches.centerness).sum() / matches.weight
+        crops = sample_few(outputs.bases, [target["boxes"] for target in targets], MASK, self.bases_stride)
+        wanted = crop_masks(targets, MASK)
+        return blended_loss(crops, attention, matches.faces, wanted, matches.centerness) / matches.weight
 
     def draw(
         self, outputs: BlendMaskOutputs, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]

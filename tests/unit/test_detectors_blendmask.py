@@ -10,7 +10,16 @@ from detector_scenes import confident, random_boxes, scenes, target_of, tiny
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from comics.detectors.blendmask import ATTENTION, BASES, MASK, blend, crop_masks, semantic_targets
+from comics.detectors.blendmask import (
+    ATTENTION,
+    BASES,
+    MASK,
+    POSITIVES_AT_ONCE,
+    blend,
+    blended_loss,
+    crop_masks,
+    semantic_targets,
+)
 from comics.detectors.fcos import flatten
 
 
@@ -52,6 +61,37 @@ def test_blending_gradient():
     bases = torch.randn(1, BASES, 4, 4).double().requires_grad_()
     attention = torch.randn(1, BASES * ATTENTION**2).double().requires_grad_()
     assert torch.autograd.gradcheck(blend, (bases, attention), fast_mode=True)
+
+
+def losses_one_by_one(crops, attention, faces, wanted, weights):
+    logits = blend(crops[faces], attention)
+    losses = functional.binary_cross_entropy_with_logits(logits, wanted[faces], reduction="none")
+    return (losses.mean(dim=(1, 2)) * weights).sum()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, POSITIVES_AT_ONCE, 2 * POSITIVES_AT_ONCE + 3])
+def test_the_blended_loss_is_that_of_its_operations(count):
+    generator = torch.Generator().manual_seed(count)
+    crops = torch.randn(4, BASES, 20, 20, generator=generator).requires_grad_()
+    attention = (3 * torch.randn(count, BASES * ATTENTION**2, generator=generator)).requires_grad_()
+    faces = torch.randint(4, (count,), generator=generator)
+    rest = (faces, (torch.rand(4, 20, 20, generator=generator) > 0.5).float(), torch.rand(count, generator=generator))
+    ours, theirs = blended_loss(crops, attention, *rest), losses_one_by_one(crops, attention, *rest)
+    torch.testing.assert_close(ours, theirs)
+    for one, other in zip(
+        torch.autograd.grad(2 * ours, (crops, attention)),
+        torch.autograd.grad(2 * theirs, (crops, attention)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_the_blended_loss_has_the_gradient_of_its_value():
+    torch.manual_seed(0)
+    crops = torch.randn(2, BASES, 6, 6).double().requires_grad_()
+    attention = torch.randn(3, BASES * ATTENTION**2).double().requires_grad_()
+    rest = (torch.tensor([0, 1, 1]), (torch.rand(2, 6, 6) > 0.5).double(), torch.rand(3).double())
+    assert torch.autograd.gradcheck(lambda *inputs: blended_loss(*inputs, *rest), (crops, attention), fast_mode=True)
 
 
 def test_semantic_targets_are_painted_in_order():
