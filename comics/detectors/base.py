@@ -240,7 +240,7 @@ def sample_boxes(features: Tensor, boxes: list[Tensor], size: int, stride: float
     backward pass takes a quarter of RoIAlign's time at 48 channels.
     """
     features = at_least_float32(features)
-    batch, channels, height, width = features.shape
+    channels, height, width = features.shape[1:]
     rois = torch.cat(boxes).to(features.dtype)
     rows, row_weights = _axis(rois[:, 1], rois[:, 3], size, height, stride)
     columns, column_weights = _axis(rois[:, 0], rois[:, 2], size, width, stride)

@@ -6,7 +6,7 @@ import ast
 import inspect
 import textwrap
 from functools import cache
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -76,10 +76,8 @@ Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 @cache
 def partial(model: type[Block]) -> type[Block]:
     """The class of entries that may leave out any field of `model`, at any depth."""
-    name = f"{model.__name__}Entry"
-    made: Any = create_model(name, __base__=model.entry_base, __doc__=model.__doc__, **model.entry_fields())
-    made.entry_of = model
-    return cast(type[Block], made)
+    fields = {**model.entry_fields(), "entry_of": (ClassVar[type[Block]], model)}
+    return create_model(f"{model.__name__}Entry", __base__=model.entry_base, __doc__=model.__doc__, **fields)
 
 
 def stated(block: Any) -> dict[str, Any]:
