@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from comics.errors import UserError
+
+ENVIRONMENT = "COMICS_PARAMS"
+"""As in `comics.params.read`, which takes a fifth of a second to import."""
+
+ParamsOption = Annotated[
+    Path | None, typer.Option("--params", help="The file to work from, instead of params.yaml.", show_default=False)
+]
 
 _GROUPS = ("data", "train", "detect", "calibrate", "evaluate", "report", "weights", "workflow")
 
@@ -24,7 +36,37 @@ def app() -> typer.Typer:
     )
     for group in _GROUPS:
         importlib.import_module(f"comics.commands.{group}").register(root)
+    for typed in (root, *(group.typer_instance for group in root.registered_groups)):
+        for command in typed.registered_commands if typed else ():
+            command.callback = with_params(command.callback)
     return root
+
+
+def with_params(command: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """`command` with the option ``--params FILE``, which names the file that `comics.params.load` reads."""
+    if command is None:
+        return None
+    signature = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def called(*args: Any, params_file: Path | None = None, **options: Any) -> Any:
+        if params_file is None:
+            return command(*args, **options)
+        before = os.environ.get(ENVIRONMENT)
+        os.environ[ENVIRONMENT] = str(params_file)
+        try:
+            return command(*args, **options)
+        finally:
+            if before is None:
+                del os.environ[ENVIRONMENT]
+            else:
+                os.environ[ENVIRONMENT] = before
+
+    option = inspect.Parameter("params_file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ParamsOption)
+    called.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    called.__annotations__ = {name: one.annotation for name, one in called.__signature__.parameters.items()}  # type: ignore[attr-defined]
+    del called.__wrapped__  # type: ignore[attr-defined]  # typer would look at what is inside
+    return called
 
 
 def main() -> None:

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 DatasetArgument = Annotated[str | None, typer.Argument(help="A dataset of params.yaml; the one it uses by default.")]
 SplitOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be repeated.")]
-ParamsOption = Annotated[Path, typer.Option("--params", help="Where the datasets are described.")]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of all datasets.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse the first defect instead of repairing it.")]
 JobsOption = Annotated[int, typer.Option(min=1, help="How many at a time.")]
 
-PARAMS = Path("params.yaml")
 ROOT = Path("data")
 
 
-def _dataset(name: str | None, params: Path) -> tuple[str, MiniDataset | OpenForensicsDataset | CustomDataset]:
+def _dataset(name: str | None) -> tuple[str, MiniDataset | OpenForensicsDataset | CustomDataset]:
     from comics.params import load
 
-    loaded = load(params)
+    loaded = load()
     name = name or loaded.dataset
     if name not in loaded.file.datasets:
-        raise UserError(f"{params}: datasets: there is no dataset '{name}'.", did_you_mean(name, loaded.file.datasets))
+        raise UserError(
+            f"{loaded.path}: datasets: there is no dataset '{name}'.", did_you_mean(name, loaded.file.datasets)
+        )
     return name, loaded.file.datasets[name]
 
 
@@ -67,14 +67,14 @@ def _show(report: Report) -> None:
     print(f"Canonical COCO files and conversion.json are in {report.output}/<split>/.")
 
 
-def make(dataset: DatasetArgument = None, params: ParamsOption = PARAMS, root: RootOption = ROOT) -> None:
+def make(dataset: DatasetArgument = None, root: RootOption = ROOT) -> None:
     """Render the embedded dataset from its seed and convert it."""
     from comics.data.openforensics.dataset import convert as convert_raw
     from comics.params import MiniDataset
 
-    name, spec = _dataset(dataset, params)
+    name, spec = _dataset(dataset)
     if not isinstance(spec, MiniDataset):
-        raise UserError(f"{params}: datasets.{name}: is not made but fetched or given.", "Use fetch and convert.")
+        raise UserError(f"datasets.{name}: is not made but fetched or given.", "Use fetch and convert.")
     from comics.data.mini.dataset import make as render
 
     with bars() as progress:
@@ -90,7 +90,6 @@ def fetch(
     discard_archives: Annotated[
         bool, typer.Option("--discard-archives", help="Delete each split's archives once its images are extracted.")
     ] = False,
-    params: ParamsOption = PARAMS,
     root: RootOption = ROOT,
 ) -> None:
     """Download OpenForensics from its record and extract it; an interrupted fetch goes on where it was."""
@@ -98,9 +97,9 @@ def fetch(
     from comics.data.openforensics.extract import Bounds
     from comics.params import OpenForensicsDataset
 
-    name, spec = _dataset(dataset, params)
+    name, spec = _dataset(dataset)
     if not isinstance(spec, OpenForensicsDataset):
-        raise UserError(f"{params}: datasets.{name}: has no record to fetch.", "Use `comics data make` or `convert`.")
+        raise UserError(f"datasets.{name}: has no record to fetch.", "Use `comics data make` or `convert`.")
     with bars(in_bytes=True) as progress:
         report = fetch_record(
             root / name,
@@ -131,7 +130,6 @@ def convert(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out (and count) images that are not there.")
     ] = False,
-    params: ParamsOption = PARAMS,
     root: RootOption = ROOT,
 ) -> None:
     """Bring a dataset into canonical COCO form, repairing and reporting what is wrong."""
@@ -139,7 +137,7 @@ def convert(
     from comics.data.openforensics.dataset import convert as convert_raw
     from comics.params import CustomDataset
 
-    name, spec = _dataset(dataset, params)
+    name, spec = _dataset(dataset)
     chosen = _splits(split)
     with bars() as progress:
         if isinstance(spec, CustomDataset):
@@ -169,7 +167,6 @@ def verify(
     split: SplitOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Differing counts are an error, too.")] = False,
     jobs: JobsOption = 4,
-    params: ParamsOption = PARAMS,
     root: RootOption = ROOT,
 ) -> None:
     """Check counts, images and duplicates of a converted dataset; write its card and figure."""
@@ -178,7 +175,7 @@ def verify(
     from comics.data.openforensics.dataset import PAPER_COUNTS
     from comics.params import SPLITS, MiniDataset, OpenForensicsDataset
 
-    name, spec = _dataset(dataset, params)
+    name, spec = _dataset(dataset)
     expected = {}
     if isinstance(spec, OpenForensicsDataset):
         expected = PAPER_COUNTS
@@ -212,13 +209,12 @@ def perturb(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a split that is there.")] = False,
     jobs: JobsOption = 2,
     root: RootOption = ROOT,
-    params: ParamsOption = PARAMS,
 ) -> None:
     """Make a test-challenge split from another split, the same for the same seed."""
     from comics.data.perturb.split import REPORT_NAME, perturb_split
     from comics.params import SPLITS
 
-    name = dataset or _dataset(None, params)[0]
+    name = dataset or _dataset(None)[0]
     for option, split in (("--from", source), ("--to", target)):
         if split not in SPLITS:
             raise UserError(f"{option}: there is no split '{split}'.", did_you_mean(split, SPLITS))
@@ -247,14 +243,13 @@ def examples(
 def encode_masks(
     dataset: DatasetArgument = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the small differences between cells.")] = 0,
-    params: ParamsOption = PARAMS,
     root: RootOption = ROOT,
 ) -> None:
     """Fit the code by which the detector meinst stands for masks to the training split."""
     from comics.detectors.mask_codec import FILE
     from comics.detectors.mask_codec import encode_masks as fit
 
-    name, _ = _dataset(dataset, params)
+    name, _ = _dataset(dataset)
     output = root / name / FILE
     count, quality = fit(root / name / "train" / "annotations.json", output, seed)
     print(f"{output}: fitted to {count:,} masks.")

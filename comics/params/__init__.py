@@ -10,7 +10,7 @@ from comics.params.datasets import SPLITS, TEST_SPLITS, CustomDataset, Dataset, 
 from comics.params.detectors import DetectorSettings
 from comics.params.file import ParamsFile, json_schema
 from comics.params.objective import AttentionParams, CoarseParams, Component, FineParams, ObjectiveParams, ViewsParams
-from comics.params.read import load
+from comics.params.read import ENVIRONMENT, load
 from comics.params.reports import (
     METRICS,
     TASKS,
@@ -38,6 +38,7 @@ from comics.params.runs import (
 )
 
 __all__ = [
+    "ENVIRONMENT",
     "METRICS",
     "SPLITS",
     "TASKS",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
 from comics.params.block import Block, Name, partial
 from comics.params.datasets import Dataset
 from comics.params.objective import ObjectiveParams, ViewsParams
-from comics.params.reports import FigureParams, StudyParams, TableParams
-from comics.params.runs import ModelParams, RunParams, TrainingParams
+from comics.params.reports import FigureParams, GridRows, StudyParams, TableParams
+from comics.params.runs import ModelParams, RunParams, Seed, TrainingParams
 
 RunEntry = partial(RunParams)
 
@@ -28,7 +28,7 @@ class ParamsFile(Block):
 
     dataset: Name
     """Which of `datasets` everything is made from."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     """Every run is trained once a seed."""
     datasets: dict[Name, Dataset]
     training: dict[Name, TrainingEntry]  # type: ignore[valid-type]
@@ -50,4 +50,16 @@ class ParamsFile(Block):
 def json_schema() -> dict[str, Any]:
     """The JSON schema of params.yaml (draft 2020-12), for editors and for ``workflow/schemas``."""
     schema = ParamsFile.model_json_schema()
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "A file, relative to this one, that this one is laid on; `null` takes an entry of it away.",
+    }
+    # What a file may leave to be written out stands in its schema, and not in what the code then sees.
+    grid = GridRows.model_json_schema()
+    schema["$defs"]["GridRows"] = grid
+    rows = schema["$defs"]["TableParams"]["properties"]["rows"]
+    reference = {"$ref": "#/$defs/GridRows"}
+    rows["items"] = {"anyOf": [rows["items"], reference]}
+    both = {key: rows.pop(key) for key in ("items", "type", "minItems")}
+    rows["anyOf"] = [both, reference]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "params.yaml of COMICS", **schema}

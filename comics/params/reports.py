@@ -74,6 +74,17 @@ class TableRow(Block):
     """Measured when the run's results exist, the paper's row otherwise."""
 
 
+class GridRows(Block):
+    """Rows for all points of a run's grid. In its texts ``{objective.temperature}`` stands for a setting's value."""
+
+    grid: str
+    """Name of a run with a `grid`."""
+    label: list[str] | str | None = None
+    """By default the values, a label column each."""
+    paper: str | None = None
+    optional: bool = False
+
+
 class TableParams(Block):
     """A table of scores."""
 

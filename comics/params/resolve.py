@@ -15,8 +15,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from comics import reported
 from comics.errors import UserError, did_you_mean
-from comics.params.block import Block, stated
+from comics.params.block import Block, merge, stated
 from comics.params.datasets import Dataset
 from comics.params.file import ParamsFile
 from comics.params.mistakes import as_user_error
@@ -60,20 +61,14 @@ REPORTS = frozenset({"paper", "readme", "scores"})
 """What else lies in reports/ with the suffix of a table."""
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, mapping by mapping; lists and values replace."""
-    merged = dict(base)
-    for key, value in over.items():
-        inner = merged.get(key)
-        merged[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
 def digest_of(description: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits of SHA-256 over the canonical JSON of `description`."""
     canonical = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+
+PRESET = "openforensics"
+"""The dataset whose presets are taken for one that has none: the paper's."""
 
 _NO_EFFECT = {"workers", "gradient_norms_every", "checkpoint_minutes"}
 
@@ -84,6 +79,8 @@ class ResolvedRun(Block):
     """One run with one seed, complete: nothing else decides what it makes."""
 
     name: str
+    place: str
+    """Its folder below ``results/<dataset>``, and the word for it in the workflow: see `Params.place`."""
     seed: int
     dataset_name: str
     dataset: Dataset
@@ -179,7 +176,7 @@ class ResolvedRun(Block):
     @property
     def folder(self) -> Path:
         """Where the run's files are, from the project's root."""
-        return Path("results") / self.dataset_name / self.name / f"seed{self.seed}"
+        return Path("results") / self.dataset_name / self.place / f"seed{self.seed}"
 
     def annotations(self, split: str) -> Path:
         """The canonical COCO file of `split`."""
@@ -187,12 +184,33 @@ class ResolvedRun(Block):
 
 
 class Params:
-    """A validated params.yaml."""
+    """A validated params.yaml.
 
-    def __init__(self, file: ParamsFile, path: Path) -> None:
+    Args:
+        file: what it says, written out in full.
+        path: where it stands.
+        base: the file that it extends. What both say is made once; what is its own lies beside the other's.
+    """
+
+    def __init__(self, file: ParamsFile, path: Path, base: Params | None = None) -> None:
         self.file = file
         self.path = path
+        self.base = base
         self._check_names()
+
+    @property
+    def label(self) -> str:
+        """What its own files are told apart by: nothing, or the name of a file that extends another."""
+        return self.path.stem if self.base is not None else ""
+
+    @property
+    def reports(self) -> Path:
+        """Where its tables, figures and page are, from the project's root."""
+        return Path("reports") / self.label
+
+    def compared(self, kind: str) -> Path:
+        """Where its comparisons (`kind`: ``comparisons`` or ``studies``) are, from the project's root."""
+        return Path("results") / self.dataset / kind / self.label
 
     @property
     def dataset(self) -> str:
@@ -233,9 +251,17 @@ class Params:
         for name in self.tables:
             self._free("tables", name, REPORTS, "another file in reports/")
         self._known("dataset", self.dataset, self.file.datasets, "dataset")
+        for section in ("training", "models", "objectives", "views"):
+            for name in getattr(self.file, section):
+                self._known(f"{section}.{name}", name, {*self.file.datasets, PRESET}, "dataset")
         for name, table in self.tables.items():
+            printed = () if table.paper is None else reported.rows(table.paper)
+            if table.paper is not None and not printed:
+                self._known(f"tables.{name}.paper", table.paper, reported.tables(), "table of the paper")
             for number, row in enumerate(table.rows):
                 key = f"tables.{name}.rows[{number}]"
+                if row.paper is not None and table.paper is not None:
+                    self._known(f"{key}.paper", row.paper, printed, f"row of the paper's table {table.paper}")
                 if row.run is not None:
                     self._known(f"{key}.run", row.run, self.file.runs, "run")
                 if row.run is None and row.paper is None:
@@ -284,7 +310,7 @@ class Params:
             seen.append(start)
 
     def _preset(self, blocks: Mapping[str, Block]) -> dict[str, Any]:
-        block = blocks.get(self.dataset) or blocks.get("openforensics")
+        block = blocks.get(self.dataset) or blocks.get(PRESET)
         return stated(block) if block is not None else {}
 
     @cache  # noqa: B019 - one Params a process
@@ -311,19 +337,47 @@ class Params:
         """Raise `UserError` unless `run` is a run of the file."""
         self._known("runs", run, self.file.runs, "run")
 
+    def _named(self, run: str) -> str:
+        """The run's name, from its name or its place."""
+        return run if run in self.file.runs else self._by_place.get(run, run)
+
+    @cached_property
+    def _by_place(self) -> dict[str, str]:
+        return {self.place(run): run for run in reversed(self.runs)}
+
+    def place(self, run: str) -> str:
+        """The folder of `run` below ``results/<dataset>``, and the word for it in the workflow's files.
+
+        It is the run's name. In a file that extends another, a run that comes out as one of that is that one, and a run
+        of its own has the file's name in front: ``mine.cool``.
+        """
+        if self.base is None:
+            return run
+        digest = self._digest_of_run(run)
+        inherited = self.base._first_of_digest.get(digest)
+        return f"{self.label}.{run}" if inherited is None else self.base.place(inherited)
+
+    @cache  # noqa: B019 - one Params a process
+    def _digest_of_run(self, run: str) -> str:
+        """What tells runs of one file apart: the digest with seed 0."""
+        return self._resolve(run, 0, run).digest
+
     def seeds(self, run: str) -> list[int]:
         """The seeds that `run` is trained with."""
         self.require_run(run)
         return list(self._run_params(run).seeds or self.file.seeds)
 
     def resolve(self, run: str, seed: int | None = None) -> ResolvedRun:
-        """`run` with `seed` (default: its first), complete."""
+        """`run`, a name or a place, with `seed` (default: its first), complete."""
+        run = self._named(run)
         self.require_run(run)
-        if seed is None:
-            seed = self.seeds(run)[0]
+        return self._resolve(run, self.seeds(run)[0] if seed is None else seed, self.place(run))
+
+    def _resolve(self, run: str, seed: int, place: str) -> ResolvedRun:
         start = self._run_params(run).model.start
         return ResolvedRun(
             name=run,
+            place=place,
             seed=seed,
             dataset_name=self.dataset,
             dataset=self.file.datasets[self.dataset],
@@ -340,9 +394,10 @@ class Params:
     def _first_of_digest(self) -> dict[str, str]:
         first: dict[str, str] = {}
         for run in self.runs:
-            first.setdefault(self.resolve(run, 0).digest, run)
+            first.setdefault(self._digest_of_run(run), run)
         return first
 
     def canonical(self, run: str) -> str:
         """The first run of the file that resolves to the same as `run`: the one that is trained for both."""
-        return self._first_of_digest[self.resolve(run, 0).digest]
+        self.require_run(run)
+        return self._first_of_digest[self._digest_of_run(run)]

@@ -61,6 +61,10 @@ Backbone = Annotated[
 ]
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy and torch both take."""
+
+
 class ModelParams(Block):
     """Sizes of the network. The defaults are the paper's base, ResNet-50-FPN."""
 
@@ -125,7 +129,7 @@ class InferenceParams(Block):
 class TrainingParams(Block):
     """The optimisation. The defaults are the paper's; where it is silent, its authors' code's (docs/fidelity.md)."""
 
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(12, ge=1, le=100_000)
     batch_size: int = Field(8, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`adamw` learns faster from scratch; the paper's is `sgd`."""
@@ -176,7 +180,17 @@ class RunParams(Block):
     views: ViewsParams = ViewsParams()
     attention: AttentionParams = AttentionParams()
     objective: ObjectiveParams = ObjectiveParams()
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([], description="Seeds of this run; empty: those of the file.")
+    seeds: list[Seed] = Field([], description="Seeds of this run; empty: those of the file.")
+
+    @classmethod
+    def entry_fields(cls) -> dict[str, Any]:
+        grid = Field(
+            None,
+            min_length=1,
+            description="Lists of values by setting: the run stands for one run a point of their product, named after its values. "
+            "Settings under one key, separated by commas, change together. `comics.params.expand` writes the runs out.",
+        )
+        return {**super().entry_fields(), "grid": (dict[str, list[Any]], grid)}
 
     @model_validator(mode="before")
     @classmethod

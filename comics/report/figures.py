@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comics import reported
 from comics.errors import UserError, did_you_mean
 from comics.params import ComparisonFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure
-from comics.report import reported
 from comics.report.canvas import canvas, draw_leader, on_paper, place_texts, save
 from comics.report.labels import anchor, centred
 from comics.report.results import read_rows, runs_drawn

@@ -21,6 +21,7 @@ from typing import Any
 
 import jinja2
 
+from comics import reported
 from comics.classes import CLASSES
 from comics.errors import UserError
 from comics.files import read_json, write_text
@@ -35,7 +36,7 @@ from comics.params import (
     ResolvedRun,
     ScatterFigure,
 )
-from comics.report import reported, study
+from comics.report import study
 from comics.report.figures import draw
 from comics.report.gallery import read_photo, run_title, verdict_text
 from comics.report.paper import figure_caption
@@ -114,7 +115,7 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
 
     tables = []
     for name, entry in params.tables.items():
-        made, problem = attempt(partial(build, params, name, root), f"reports/{name}.tex")
+        made, problem = attempt(partial(build, params, name, root), f"{params.reports / name}.tex")
         tables.append(
             {
                 "name": name,
@@ -127,12 +128,12 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
     gallery = []
     for name, figure in params.figures.items():
         if isinstance(figure, ExamplesFigure | ComparisonFigure):
-            made, problem = attempt(partial(_gallery, params, figure, root), f"reports/figures/{name}.pdf")
+            made, problem = attempt(partial(_gallery, params, figure, root), f"{params.reports}/figures/{name}.pdf")
             gallery.append({"name": name, "caption": plain(figure.caption), "problem": problem, **(made or {})})
     charts = []
     for name, figure in params.figures.items():
         if isinstance(figure, ErrorsFigure):
-            made, problem = attempt(partial(_drawn, params, name, root), f"reports/figures/{name}.pdf")
+            made, problem = attempt(partial(_drawn, params, name, root), f"{params.reports}/figures/{name}.pdf")
             caption = plain(figure_caption(params, name))
             charts.append({"name": name, "title": _title(name), "caption": caption, "problem": problem, "image": made})
     studies = []

@@ -15,10 +15,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from comics import reported
 from comics.errors import UserError
 from comics.files import atomic_write, write_text
 from comics.params import ComparisonFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure
-from comics.report import reported
 from comics.report.errors import ERRORS_RULE
 from comics.report.gallery import run_title
 from comics.report.samples import EXAMPLES_RULE, differences_rule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from comics.data.canonical.content import content_of
 from comics.errors import UserError
 from comics.files import read_json
 from comics.params import Params, ResolvedRun, TableParams, TableRow
+from comics.params.read import ENVIRONMENT
 from comics.provenance import is_intact, read_sidecar
 from comics.score_files import Key, read_score_file
 
@@ -135,7 +137,8 @@ class NotMade(NotCurrent):
 
 def renewal(targets: Iterable[Path | str], outdated: Iterable[Path]) -> str:
     """The command that makes `targets` out of new versions of `outdated`."""
-    command = ["snakemake", *map(str, targets)]
+    file = os.environ.get(ENVIRONMENT)
+    command = ["snakemake", *map(str, targets), *(["--config", f"params={file}"] if file else [])]
     forced = list(dict.fromkeys(map(str, outdated)))
     return shlex.join([*command, "--forcerun", *forced] if forced else command)
 

@@ -83,7 +83,7 @@ def study_params(params: Params, name: str) -> StudyParams:
 
 def effects_path(params: Params, name: str) -> Path:
     """Where the pipeline keeps what study `name` found."""
-    return Path("results") / params.dataset / "studies" / f"{name}.json"
+    return params.compared("studies") / f"{name}.json"
 
 
 def study_files(params: Params, name: str) -> list[Path]:

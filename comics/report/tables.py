@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_lowercase
 
+from comics import reported
 from comics.errors import UserError, did_you_mean
 from comics.files import read_json, write_text
 from comics.params import METRICS, Params, TableParams
 from comics.provenance import require_intact
-from comics.report import reported
 from comics.report.results import Measured, Row, read_rows, runs_drawn
 from comics.report.style import (
     BETTER,
@@ -122,7 +122,7 @@ def compared_metrics(table: TableParams) -> list[str]:
 
 def comparison_path(params: Params, name: str) -> Path:
     """Where the pipeline keeps the paired comparison of the runs of table `name`."""
-    return Path("results") / params.dataset / "comparisons" / f"{name}.json"
+    return params.compared("comparisons") / f"{name}.json"
 
 
 def read_similar(path: Path, runs: Mapping[str, str]) -> Similar | None:
@@ -341,7 +341,7 @@ def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False
     if delta and not any(blocks.values()):
         raise UserError(
             f"{params.path}: tables.{name}: no row has both a result of ours and one of the paper.",
-            "Give rows both `run:` and `paper:`, and make their results: snakemake reports/" + name + ".tex",
+            f"Give rows both `run:` and `paper:`, and make their results: snakemake {params.reports / name}.tex",
         )
     marked = any(cell.similar for lines in blocks.values() for line in lines for cell in line.cells)
     return Table(

@@ -1,5 +1,7 @@
 # What the rules share: params.yaml, read once, and where its runs keep their files.
+# `snakemake --config params=mine.yaml` works from another file, and tells its steps by the environment.
 import os
+import re
 import sys
 from functools import cache
 
@@ -12,7 +14,9 @@ except ImportError as error:
     sys.exit(f"comics cannot be imported ({error}): run `make setup`, then activate .venv, or use environment.yml.")
 
 try:
-    PARAMS = comics_params.load("params.yaml")
+    if "params" in config:
+        os.environ[comics_params.ENVIRONMENT] = str(config["params"])
+    PARAMS = comics_params.load()
 except UserError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
@@ -20,12 +24,13 @@ except UserError as error:
 SPLITS = comics_params.SPLITS
 # The test splits that the dataset has: one's own may have one.
 TESTED = [split for split in comics_params.TEST_SPLITS if split in plan.splits_of(PARAMS)] or comics_params.TEST_SPLITS
+REPORTS = PARAMS.reports
 RUN_FOLDER = f"results/{PARAMS.dataset}/{{run}}/seed{{seed}}"
 LOG_FOLDER = f"logs/{PARAMS.dataset}/{{run}}/seed{{seed}}"
 
 
 wildcard_constraints:
-    run="|".join(dict.fromkeys([*map(PARAMS.canonical, PARAMS.runs), *PARAMS.starts])),
+    run="|".join(re.escape(PARAMS.place(run)) for run in dict.fromkeys([*map(PARAMS.canonical, PARAMS.runs), *PARAMS.starts])),
     seed=r"\d+",
     split="|".join(SPLITS),
 

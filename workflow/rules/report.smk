@@ -7,15 +7,15 @@ rule table:
         code=sources("report"),
     output:
         tex=report(
-            ensure("reports/{table}.tex", non_empty=True),
+            ensure(f"{REPORTS}/{{table}}.tex", non_empty=True),
             caption="../report/table.rst",
             category="Tables",
             labels={"table": "{table}", "format": "LaTeX"},
         ),
-        csv=ensure("reports/{table}.csv", non_empty=True),
-        md=ensure("reports/{table}.md", non_empty=True),
+        csv=ensure(f"{REPORTS}/{{table}}.csv", non_empty=True),
+        md=ensure(f"{REPORTS}/{{table}}.md", non_empty=True),
     log:
-        "logs/reports/{table}.log",
+        f"logs/{REPORTS}/{{table}}.log",
     wildcard_constraints:
         table="|".join(PARAMS.tables) or "(?!)",
     params:
@@ -32,9 +32,9 @@ rule compare_table:
         files=lambda wildcards: plan.compared_files(PARAMS, wildcards.table, requested_runs()),
         code=sources("evaluation"),
     output:
-        ensure(f"results/{PARAMS.dataset}/comparisons/{{table}}.json", non_empty=True),
+        ensure(f"{PARAMS.compared('comparisons')}/{{table}}.json", non_empty=True),
     log:
-        "logs/reports/compare_{table}.log",
+        f"logs/{REPORTS}/compare_{{table}}.log",
     wildcard_constraints:
         table="|".join(PARAMS.tables) or "(?!)",
     params:
@@ -50,16 +50,16 @@ rule figure:
         files=lambda wildcards: plan.figure_files(PARAMS, wildcards.figure, requested_runs()),
         code=sources("report"),
     output:
-        pdf=ensure("reports/figures/{figure}.pdf", non_empty=True),
+        pdf=ensure(f"{REPORTS}/figures/{{figure}}.pdf", non_empty=True),
         svg=report(
-            ensure("reports/figures/{figure}.svg", non_empty=True),
+            ensure(f"{REPORTS}/figures/{{figure}}.svg", non_empty=True),
             caption="../report/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},
         ),
-        png=ensure("reports/figures/{figure}.png", non_empty=True),
+        png=ensure(f"{REPORTS}/figures/{{figure}}.png", non_empty=True),
     log:
-        "logs/reports/{figure}.log",
+        f"logs/{REPORTS}/{{figure}}.log",
     wildcard_constraints:
         figure="|".join(PARAMS.figures) or "(?!)",
     params:
@@ -77,12 +77,12 @@ rule page:
         code=sources("report"),
     output:
         report(
-            ensure("reports/index.html", non_empty=True),
+            ensure(f"{REPORTS}/index.html", non_empty=True),
             caption="../report/page.rst",
             category="Page",
         ),
     log:
-        "logs/reports/page.log",
+        f"logs/{REPORTS}/page.log",
     params:
         digest=comics_params.digest_of(PARAMS.file.model_dump(mode="json")),
         # Shown where they are there; as inputs, a change of their runs would train those anew.
@@ -95,12 +95,12 @@ rule page:
 
 rule tables:
     input:
-        expand("reports/{table}.{format}", table=PARAMS.tables, format=["tex", "csv", "md"]),
+        expand(f"{REPORTS}/{{table}}.{{format}}", table=PARAMS.tables, format=["tex", "csv", "md"]),
 
 
 rule figures:
     input:
-        expand("reports/figures/{figure}.{format}", figure=PARAMS.figures, format=["pdf", "svg", "png"]),
+        expand(f"{REPORTS}/figures/{{figure}}.{{format}}", figure=PARAMS.figures, format=["pdf", "svg", "png"]),
 
 
 rule paper:
@@ -109,13 +109,13 @@ rule paper:
         rules.tables.input,
         rules.figures.input,
     output:
-        report(ensure("reports/paper.pdf", non_empty=True), caption="../report/paper.rst", category="Paper"),
+        report(ensure(f"{REPORTS}/paper.pdf", non_empty=True), caption="../report/paper.rst", category="Paper"),
     log:
-        "logs/reports/paper.log",
+        f"logs/{REPORTS}/paper.log",
     params:
         studies=plan.study_digests(PARAMS),
     message:
-        "Compile reports/paper.pdf"
+        f"Compile {REPORTS}/paper.pdf"
     shell:
         "comics paper &> {log}"
 

@@ -8,7 +8,7 @@ rule compare_study:
         detections=lambda wildcards: plan.study_files(PARAMS, wildcards.study),
         code=sources("evaluation"),
     output:
-        ensure(f"results/{PARAMS.dataset}/studies/{{study}}.json", non_empty=True),
+        ensure(f"{PARAMS.compared('studies')}/{{study}}.json", non_empty=True),
     log:
         "logs/studies/compare_{study}.log",
     wildcard_constraints:
@@ -28,13 +28,13 @@ rule study:
         code=sources("report"),
     output:
         report(
-            ensure("reports/studies/{study}.svg", non_empty=True),
+            ensure(f"{REPORTS}/studies/{{study}}.svg", non_empty=True),
             caption="../report/study.rst",
             category="Studies",
             labels={"study": "{study}"},
         ),
         ensure(
-            multiext("reports/studies/{study}", ".tex", ".md", ".csv", ".pdf", ".png"),
+            multiext(f"{REPORTS}/studies/{{study}}", ".tex", ".md", ".csv", ".pdf", ".png"),
             non_empty=True,
         ),
     log:
@@ -55,7 +55,7 @@ for one in PARAMS.studies:
         name:
             one
         input:
-            multiext(f"reports/studies/{one}", ".tex", ".md", ".csv", ".pdf", ".svg", ".png"),
+            multiext(f"{REPORTS}/studies/{one}", ".tex", ".md", ".csv", ".pdf", ".svg", ".png"),
 
 
 localrules:

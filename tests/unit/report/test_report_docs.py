@@ -6,9 +6,10 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
+from comics import reported
 from comics.evaluation.seeds import compare_runs
 from comics.params import TEST_SPLITS
-from comics.report import figures, reported, study, tables
+from comics.report import figures, study, tables
 
 from .conftest import REPOSITORY
 

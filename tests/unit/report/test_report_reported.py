@@ -2,9 +2,9 @@
 
 import pytest
 
+from comics import reported
 from comics.errors import UserError
 from comics.params import load
-from comics.report import reported
 
 from .conftest import REPOSITORY
 

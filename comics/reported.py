@@ -75,7 +75,7 @@ SLIPS: tuple[Slip, ...] = (
 
 @cache
 def _rows() -> dict[tuple[str, str, str, str], dict[str, str]]:
-    text = resources.files("comics.report").joinpath("reported_results.csv").read_text(encoding="utf-8")
+    text = resources.files("comics").joinpath("reported_results.csv").read_text(encoding="utf-8")
     rows = {}
     for line in csv.DictReader(text.splitlines()):
         rows[line["table"], line["split"], line["row"], line["task"]] = {metric: line[metric] for metric in METRICS}
