@@ -36,6 +36,7 @@ def from_description(description: Any, name: str, source: str) -> ResolvedRun:
         components = [component for component in get_args(Component) if isinstance(parts.get(component), Mapping)]
         return ResolvedRun(
             name=name,
+            place=name,
             seed=seed,
             dataset_name=dataset_name,
             dataset=TypeAdapter(Dataset).validate_python(dataset),

@@ -32,7 +32,7 @@ def stages(text: str) -> list[str]:
 
 
 def test_repro_renders_what_changed_and_nothing_else(made_project: Path, run: Run) -> None:
-    names = [f"table@{name}" for name in ("table_iv", "table_viii")] + ["figure@figure_9"]
+    names = [f"table@{name}" for name in ("table_iv", "table_v")] + ["figure@figure_9"]
     params = made_project / "params.yaml"
     commit(made_project)
     run("dvc", "repro", *names, cwd=made_project)
@@ -51,14 +51,14 @@ def test_repro_renders_what_changed_and_nothing_else(made_project: Path, run: Ru
 
     # A result whose run has since changed is refused, with the command; other tables are none the worse for it.
     edit(params, "    style: {reported: '#000000'}\n", "")
-    edit(params, "{temperature: 0.07}", "{temperature: 0.08}")
+    edit(params, "{inter_weight: 0}", "{inter_weight: 0.05}")
     done = run("dvc", "repro", "--keep-going", *names, cwd=made_project, code=None)
     assert done.returncode != 0
-    assert sorted(stages(done.stdout)) == ["figure@figure_9", "inputs", "table@table_viii"]
-    assert "snakemake results/mini/temperature_007/seed0/test_dev.csv" in done.stdout
+    assert sorted(stages(done.stdout)) == ["figure@figure_9", "inputs", "table@table_v"]
+    assert "snakemake results/mini/intra/seed0/test_dev.csv" in done.stdout
 
     # Deleted, all comes back as it was, and nothing else in results/ has moved.
-    edit(params, "{temperature: 0.08}", "{temperature: 0.07}")
+    edit(params, "{inter_weight: 0.05}", "{inter_weight: 0}")
     before = {path: path.stat().st_mtime_ns for path in (made_project / "results").rglob("*")}
     for path in rendered:
         path.unlink()
@@ -127,7 +127,7 @@ def test_comparisons_are_legible(made_project: Path, run: Run) -> None:
     scores = made_project / "results/mini/da/seed0/test_dev.csv"
     scores.write_text(scores.read_text().replace("all,0.", "all,0.1", 1))
     write_sidecar(scores, made_by(scores))
-    edit(made_project / "params.yaml", "{temperature: 0.07}", "{temperature: 0.08}")
+    edit(made_project / "params.yaml", "{inter_weight: 0}", "{inter_weight: 0.05}")
 
     shown = run("dvc", "metrics", "show", "--md", cwd=made_project).stdout
     lines = [line for line in shown.splitlines() if "reports/metrics/" in line]
@@ -140,7 +140,7 @@ def test_comparisons_are_legible(made_project: Path, run: Run) -> None:
     assert "reports/metrics/fea.json" not in differences
 
     parameters = run("dvc", "params", "diff", "--md", cwd=made_project).stdout
-    assert re.search(r"runs\.temperature_007\.objective\.temperature *\| *0\.07 *\| *0\.08", parameters)
+    assert re.search(r"runs\.intra\.objective\.fine\.inter_weight *\| *0 *\| *0\.05", parameters)
     assert parameters.count("params.yaml") == 1
 
     run("dvc", "plots", "show", "--out", "page", "reports/scores.csv", cwd=made_project)
