@@ -11,6 +11,7 @@ from test_params import SMALL, write
 
 from comics.errors import UserError
 from comics.params import RunParams, load
+from comics.params.block import field_docs
 from comics.params.detectors import names, settings_of
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,7 @@ def test_what_is_read_without_the_file_is_what_the_file_says() -> None:
         assert declared.model_json_schema() == real.model_json_schema(), name
         assert dict(declared.published_inference) == dict(real.published_inference)
         assert declared.prepared == real.prepared
-        assert all(field.description for field in declared.model_fields.values()), name
+        assert field_docs(declared).keys() >= declared.model_fields.keys(), name
 
 
 def test_reading_params_does_not_import_torch() -> None:
