@@ -30,7 +30,9 @@ LOG_FOLDER = f"logs/{PARAMS.dataset}/{{run}}/seed{{seed}}"
 
 
 wildcard_constraints:
-    run="|".join(re.escape(PARAMS.place(run)) for run in dict.fromkeys([*map(PARAMS.canonical, PARAMS.runs), *PARAMS.starts])),
+    run="|".join(
+        re.escape(PARAMS.place(run)) for run in dict.fromkeys([*map(PARAMS.canonical, PARAMS.runs), *PARAMS.starts])
+    ),
     seed=r"\d+",
     split="|".join(SPLITS),
 
