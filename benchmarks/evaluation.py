@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation.py [--images 5000] [--detections 100000] [--grow 9] [--repeat 3]
 
-pycocotools computes AP of boxes and masks; ours AP and oLRP of both, and checks its inputs. Beside them hotcoco alone, the
+pycocotools computes AP of boxes and masks; ours AP and oLRP of both, and checks its inputs; then with the verdicts, too. Beside them hotcoco alone, the
 library below ours, with the files as they are: what it takes ours cannot save. They run in turns, so that what else runs
 on the machine hits all; the ratios are of the medians. Then the same images are repeated `--grow` times, with new
 ids, and ours runs once more: time and memory should grow no faster than the work.
@@ -149,9 +149,10 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
 
-    def ours(truth: Path, found: Path) -> list[str]:
+    def ours(truth: Path, found: Path, verdicts: bool = False) -> list[str]:
         output = str(truth.with_suffix(".csv"))
-        return [sys.executable, "-m", "comics", "evaluate", str(truth), str(found), "--output", output]
+        command = [sys.executable, "-m", "comics", "evaluate", str(truth), str(found), "--output", output]
+        return command if verdicts else [*command, "--no-verdicts"]
 
     def row(name: str, one: Cost) -> None:
         print(
@@ -160,15 +161,17 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         files = generate(Path(name), arguments.images, arguments.detections, 1)
-        runs: tuple[list[Cost], list[Cost], list[Cost]] = ([], [], [])
+        runs: tuple[list[Cost], list[Cost], list[Cost], list[Cost]] = ([], [], [], [])
         for _ in range(arguments.repeat):
             runs[0].append(cost([sys.executable, "-c", PYCOCOTOOLS + AVERAGE_PRECISION, *map(str, files)]))
             runs[1].append(cost([sys.executable, "-c", HOTCOCO + AVERAGE_PRECISION, *map(str, files)]))
             runs[2].append(cost(ours(*files)))
-        theirs, library, own = map(median, runs)
+            runs[3].append(cost(ours(*files, verdicts=True)))
+        theirs, library, own, judging = map(median, runs)
         row("pycocotools, AP", theirs)
         row("hotcoco, AP", library)
         row("ours, AP and oLRP", own)
+        row("ours, with the verdicts", judging)
         times = theirs.seconds / own.seconds
         processor = theirs.processor_seconds / own.processor_seconds
         print(

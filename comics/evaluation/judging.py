@@ -27,12 +27,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from comics.evaluation.classification import Points, points
 from comics.evaluation.inputs import Bools, Detections, Floats, GroundTruth, Ints
 from comics.evaluation.matching import Matched, Task, mask_library
 from comics.evaluation.rle import inside
 from comics.evaluation.verdicts import grouped, paired_ious, probability_of_fake
+
+Runs = tuple[Ints, Ints, Ints]
+"""Number of a mask, first place and the one behind, of each run."""
 
 MATCHED = 0.5
 """Least IoU of a face found with a face that is there."""
@@ -256,50 +260,80 @@ def _levels(truth: GroundTruth, fake: int, faces: _Found) -> Iterator[tuple[int,
         ours = outlined[bounds[image] : bounds[image + 1]]
         claimed = faces.found.masks[faces.outlines[ours]]
         values = np.append(faces.values[ours], 0.0)
-        band = near_outline(forged, height, width) if forged else []
+        band = near_outline(forged, height, width) if forged else None
         yield image, values, _areas(forged, claimed, band, height * width)
 
 
-def _areas(forged: list[str], claimed: list[str], band: list[str], pixels: int) -> Floats:
+def _areas(forged: list[str], claimed: list[str], band: Runs | None, pixels: int) -> Floats:
     """How many pixels (2: all, outside the band; 2: real, fake; K + 1) each of K claims is the first to cover, and none.
 
     The ends of all runs cut the image into pieces, of which each lies inside or outside of every mask.
     """
-    mask, start, stop = inside([*claimed, *forged, *band])
+    mask, start, stop = inside([*claimed, *forged])
+    number = len(claimed) + len(forged)
+    if band is not None:
+        mask = np.concatenate([mask, band[0] + number])
+        start, stop = np.concatenate([start, band[1]]), np.concatenate([stop, band[2]])
     cuts, place = np.unique(np.concatenate([[0, pixels], start, stop]), return_inverse=True)
     first, last = place[2 : 2 + len(start)], place[2 + len(start) :]
-    covers = np.zeros((len(claimed) + len(forged) + len(band), len(cuts)), np.int8)
+    covers = np.zeros((number + (len(forged) if band is not None else 0), len(cuts)), np.int8)
     covers[mask, first] = 1
     np.add.at(covers, (mask, last), -1)  # where a run of the same mask may begin
     np.cumsum(covers, axis=1, out=covers)
     covers = covers[:, :-1]
     of_claims = np.concatenate([covers[: len(claimed)], np.ones((1, covers.shape[1]), np.int8)])
     level = of_claims.argmax(axis=0)
-    is_forged = covers[len(claimed) : len(claimed) + len(forged)].any(axis=0)
-    in_band = covers[len(claimed) + len(forged) :].any(axis=0)
+    is_forged = covers[len(claimed) : number].any(axis=0)
+    in_band = covers[number:].any(axis=0)
     lengths = np.diff(cuts).astype(float)
     keys = level + (len(claimed) + 1) * is_forged
     total = np.stack([np.bincount(keys, weights, 2 * len(claimed) + 2) for weights in (lengths, lengths * ~in_band)])
     return total.reshape(2, 2, len(claimed) + 1).astype(np.float64)
 
 
-def near_outline(masks: list[str], height: int, width: int) -> list[str]:
-    """Run lengths of the pixels near the outline of `masks` together, on both its sides: within `BAND`, at least 1 px, along
-    rows and columns (Chebyshev distance of a pixel to the nearest on the other side). The image's edge is no outline."""
-    from pycocotools import mask as rle
+def near_outline(masks: list[str], height: int, width: int) -> Runs:
+    """The pixels near the outline of `masks` together, on both its sides: within `BAND`, at least 1 px, along rows and columns
+    (Chebyshev distance of a pixel to the nearest on the other side). The image's edge is no outline.
+
+    Returns:
+        runs as `comics.evaluation.rle.inside` gives them, of a part around each mask; parts may overlap.
+    """
+    from hotcoco import mask as rle
 
     reach = max(1, round(BAND * float(np.hypot(height, width))))
-    whole = rle.merge([{"size": [height, width], "counts": text} for text in masks])
-    x, y, w, h = (int(value) for value in rle.toBbox(whole))
+    entries = [{"size": [height, width], "counts": text} for text in masks]
+    whole = rle.decode(entries[0] if len(entries) == 1 else rle.merge(entries))
+    parts = [
+        _near(whole, box, reach) for box in np.asarray(rle.toBbox(entries)).reshape(-1, 4).round().astype(int).tolist()
+    ]
+    numbers = [np.full(len(start), number) for number, (start, _) in enumerate(parts)]
+    starts, stops = zip(*parts, strict=True)
+    return np.concatenate(numbers), np.concatenate(starts), np.concatenate(stops)
+
+
+def _near(whole: NDArray[np.uint8], box: list[int], reach: int) -> tuple[Ints, Ints]:
+    """First places and those behind of the runs, down the columns, of the pixels in and around `box` that are near an outline."""
+    height, width = whole.shape
+    x, y, w, h = box
     if not w or not h:
-        return []
-    top, left = max(y - reach, 0), max(x - reach, 0)
-    bottom, right = min(y + h + reach, height), min(x + w + reach, width)
-    crop = rle.decode(whole)[top:bottom, left:right]
-    # In the window around a pixel: all, none or some. Beyond the image the pixels of its edge go on.
-    sums = np.pad(np.pad(crop, reach, mode="edge").astype(np.int32).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    top, bottom = max(y - reach, 0), min(y + h + reach, height)
+    left, right = max(x - reach, 0), min(x + w + reach, width)
+    # Windows reach farther than the pixels they are of; beyond the image the pixels of its edge go on.
+    rows = np.clip(np.arange(top - reach, bottom + reach), 0, height - 1)
+    columns = np.clip(np.arange(left - reach, right + reach), 0, width - 1)
+    sums = np.zeros((len(columns) + 1, len(rows) + 1), np.int32)
+    crop = whole.T[columns[0] : columns[-1] + 1, rows[0] : rows[-1] + 1]
+    crop = crop[np.ix_(columns - columns[0], rows - rows[0])]
+    np.cumsum(crop, axis=1, out=sums[1:, 1:])
+    np.cumsum(sums, axis=0, out=sums)
     side = 2 * reach + 1
     window = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    band = np.zeros((height, width), np.uint8, order="F")
-    band[top:bottom, left:right] = (window > 0) & (window < side * side)
-    return [rle.encode(band)["counts"].decode("ascii")]
+    band = np.zeros((right - left, bottom - top + 2), np.int8)  # a column a row, between zeros
+    band[:, 1:-1] = (window > 0) & (window < side * side)
+    steps = np.diff(band, axis=1)
+    ends = []
+    for step in (1, -1):
+        column, row = np.nonzero(steps == step)
+        ends.append((left + column) * height + top + row)
+    return ends[0], ends[1]

@@ -19,7 +19,6 @@ from comics.evaluation.lrp import optimal_lrp
 from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
 from comics.evaluation.precision import AP_METRICS
 from comics.files import write_text
-from comics.score_files import read_score_file
 
 TASKS: tuple[Task, ...] = get_args(Task)
 LRP_METRICS = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "oLRP_threshold")
@@ -169,6 +168,8 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     Raises:
         UserError: the file is not a whole scores CSV, or a cell is not in [0, 1].
     """
+    from comics.score_files import read_score_file  # with params.yaml's schema, which takes longer than all of numpy
+
     read = read_score_file(path)
     values = {key: np.nan if value is None else value for key, value in read.items()}
     return Scores(tuple(dict.fromkeys(cls for _, cls, _ in values)), values)

@@ -13,6 +13,7 @@ from evaluation_scenes import truth as truth_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
+from scipy import ndimage
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from typer.testing import CliRunner
@@ -204,6 +205,29 @@ def test_calibration_error_is_scikit_learns_reliability_curve() -> None:
     assert verdict_scores({"face": of})["face_ECE"] == pytest.approx(expected)
 
 
+def painted(runs: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    flat = np.zeros(HEIGHT * WIDTH, bool)
+    for start, stop in zip(*runs[1:], strict=True):
+        flat[start:stop] = True
+    return flat.reshape(WIDTH, HEIGHT).T
+
+
+@given(st.integers(0, 10**6), st.integers(1, 3))
+@settings(QUICK, max_examples=20)
+def test_the_band_is_that_of_plain_dilation_and_erosion(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = []
+    for _ in range(count):
+        area = ndimage.gaussian_filter(rng.random((HEIGHT, WIDTH)), 6) > 0.5
+        area[:, : rng.integers(WIDTH)] = False
+        masks.append(area)
+    together = np.any(masks, axis=0)
+    window = np.ones((3, 3))
+    expected = ndimage.binary_dilation(together, window) & ~ndimage.binary_erosion(together, window, border_value=1)
+    texts = [rle.encode(np.asfortranarray(area.astype(np.uint8)))["counts"].decode() for area in masks]
+    assert (painted(near_outline(texts, HEIGHT, WIDTH)) == expected).all()
+
+
 def test_pixels_near_the_outline_are_left_out_of_the_core() -> None:
     """The band of an image of 120 x 160 px is one pixel on each side of the outline."""
     ground_truth = truth_of([(1, 2, FACE)], [1])
@@ -211,7 +235,7 @@ def test_pixels_near_the_outline_are_left_out_of_the_core() -> None:
     scores = evaluate(ground_truth, [detection(1, 2, bigger, 0.9)])
     assert scores["segmentation", "all", "pixel_IoU"] == pytest.approx(40**2 / 42**2)
     assert scores["segmentation", "all", "pixel_core_IoU"] == 1
-    band = dense({"size": [HEIGHT, WIDTH], "counts": near_outline([rectangle_mask(FACE)["counts"]], HEIGHT, WIDTH)[0]})
+    band = painted(near_outline([rectangle_mask(FACE)["counts"]], HEIGHT, WIDTH))
     expected = np.zeros((HEIGHT, WIDTH), bool)
     expected[19:61, 19:61] = True
     expected[21:59, 21:59] = False
@@ -220,7 +244,7 @@ def test_pixels_near_the_outline_are_left_out_of_the_core() -> None:
 
 def test_the_images_edge_is_no_outline() -> None:
     left = rectangle_mask([0.0, 0.0, 40.0, float(HEIGHT)])["counts"]
-    band = dense({"size": [HEIGHT, WIDTH], "counts": near_outline([left], HEIGHT, WIDTH)[0]})
+    band = painted(near_outline([left], HEIGHT, WIDTH))
     assert np.flatnonzero(band.any(axis=0)).tolist() == [39, 40]
     assert band[:, 39:41].all()
 
