@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation.py [--images 5000] [--detections 100000] [--grow 9] [--repeat 3]
 
-pycocotools computes AP of boxes and masks; ours AP and oLRP of both, and checks its inputs; then with the verdicts, too. Beside them hotcoco alone, the
-library below ours, with the files as they are: what it takes ours cannot save. They run in turns, so that what else runs
-on the machine hits all; the ratios are of the medians. Then the same images are repeated `--grow` times, with new
-ids, and ours runs once more: time and memory should grow no faster than the work.
+pycocotools computes AP of boxes and masks; ours AP and oLRP of both, and checks its inputs; then with the verdicts,
+too. Beside them hotcoco alone, the library below ours, with the files as they are: what it takes ours cannot save. They
+run in turns, so that what else runs on the machine hits all; the ratios are of the medians. Then the same images are
+repeated `--grow` times, with new ids, and ours runs once more: time and memory should grow no faster than the work.
 
 The images have one to four faces of 16 to 300 px, as outlines; half of the detections lie near a face, half anywhere, as
 run lengths.

@@ -9,7 +9,7 @@ from pydantic import Field
 from comics.params.block import Block, Name, partial
 from comics.params.datasets import Dataset
 from comics.params.objective import ObjectiveParams, ViewsParams
-from comics.params.reports import FigureParams, GridRows, StudyParams, TableParams
+from comics.params.reports import FigureParams, GridRows, RobustnessParams, StudyParams, TableParams
 from comics.params.runs import ModelParams, RunParams, Seed, TrainingParams
 
 RunEntry = partial(RunParams)
@@ -45,6 +45,7 @@ class ParamsFile(Block):
     tables: dict[Name, TableParams] = {}
     figures: dict[Name, FigureParams] = {}
     studies: dict[Name, StudyParams] = {}
+    robustness: RobustnessParams | None = None
 
 
 def json_schema() -> dict[str, Any]:

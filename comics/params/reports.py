@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from comics.params.block import Block, Colour, Probability
 from comics.params.datasets import Split
@@ -212,6 +212,38 @@ class ErrorsFigure(Block):
 
 FigureParams = Annotated[ScatterFigure | ExamplesFigure | ComparisonFigure | ErrorsFigure, Field(discriminator="kind")]
 """A figure; `kind` says which."""
+
+
+Family = Literal["colour", "edge", "convolution", "block", "corruption", "weather", "geometry", "social"]
+"""Kinds of change: those of `comics.data.perturb.operations`, its warps, and what becomes of a picture that is passed on."""
+
+
+class RobustnessParams(Block):
+    """How scores fall as images get worse: every operation at five severities, on images of one test set.
+
+    Made when it is asked for by its name (``snakemake robustness``), and not by `all`."""
+
+    runs: list[str] = Field(min_length=1)
+    """The first is the baseline, in whose errors those of the others are told. All seeds count."""
+    split: Split = "test_dev"
+    images: int = Field(24, ge=2)
+    """Spread evenly over the split, in order of id."""
+    severities: list[Annotated[int, Field(ge=1, le=5)]] = Field([1, 2, 3, 4, 5], min_length=1)
+    """1 means a PSNR of 34 dB, 2 of 30, 3 of 26, 4 of 22, 5 of 18, as near as an operation can come."""
+    families: list[Family] = Field(
+        ["colour", "edge", "convolution", "block", "corruption", "weather", "geometry", "social"], min_length=1
+    )
+    task: Task = "segmentation"
+    metric: Metric = "AP"
+    """What curves, heat map and table show; the others stand in the results."""
+    style: ChartStyle = ChartStyle()
+
+    @model_validator(mode="after")
+    def _check(self) -> RobustnessParams:
+        for name in ("runs", "severities", "families"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} lists one of them twice")
+        return self
 
 
 class StudyRow(Block):
