@@ -49,7 +49,8 @@ def measure(
     from comics.files import file_digest, read_json
     from comics.params import load
     from comics.provenance import require_intact, write_sidecar
-    from comics.report.robustness import block_of, conditions, measured_path, severities_path
+    from comics.report.results import robustness_path
+    from comics.report.robustness import block_of, conditions, severities_path
 
     params = load()
     block = block_of(params)
@@ -58,7 +59,7 @@ def measure(
     require_intact(severities, f"Renew with: snakemake --force {severities}")
     with bars() as progress:
         rows = measured(resolved, block, from_json(read_json(severities)), progress=progress)
-    path = measured_path(resolved)
+    path = robustness_path(resolved)
     write_table(path, HEADER, rows)
     made_by = {"digest": resolved.digest, "run": resolved.name, "dataset": resolved.dataset_name, "seed": resolved.seed}
     write_sidecar(path, {**made_by, "conditions": conditions(block), "severities": file_digest(severities)})
@@ -67,13 +68,16 @@ def measure(
 
 @robustness.command()
 def report(
-    output: Annotated[Path, typer.Option(help="Folder for the table and the figures.")] = Path("reports/robustness"),
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the table and the figures. [default: reports/robustness]")
+    ] = None,
 ) -> None:
     """Render curves, heat map and table of what was measured."""
     from comics.params import load
     from comics.report.robustness import render
 
-    for path in render(load(), output):
+    params = load()
+    for path in render(params, output or params.reports / "robustness"):
         print(path)
 
 

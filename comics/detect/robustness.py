@@ -120,7 +120,7 @@ def detections(predictor: Predictor, photos: Photos) -> list[dict[str, Any]]:
         for prediction, size, original, image_id in zip(
             found, batch.sizes, batch.original_sizes, batch.image_ids, strict=True
         ):
-            entries += coco_results(to_original(prediction, tuple(size), tuple(original)), image_id, has_boxes)
+            entries += coco_results(to_original(prediction, size, original), image_id, has_boxes)
     return entries
 
 

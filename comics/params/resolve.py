@@ -34,6 +34,7 @@ RULES = frozenset(
     {
         "all",
         "calibrate",
+        "calibrate_severities",
         "card",
         "cards",
         "compare_study",
@@ -46,10 +47,13 @@ RULES = frozenset(
         "figure",
         "figures",
         "make_dataset",
+        "measure_robustness",
         "page",
         "paper",
         "predict",
         "predict_other",
+        "render_robustness",
+        "robustness",
         "study",
         "table",
         "tables",
@@ -292,6 +296,9 @@ class Params:
             self._known(f"studies.{name}.dataset", study.dataset, self.file.datasets, "dataset")
             for number, arm in enumerate(study.rows):
                 self._known(f"studies.{name}.rows[{number}].run", arm.run, self.file.runs, "run")
+        if self.file.robustness is not None:
+            for run in self.file.robustness.runs:
+                self._known("robustness.runs", run, self.file.runs, "run")
         for run in self.runs:
             self._check_start(run)
 

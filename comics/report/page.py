@@ -36,7 +36,7 @@ from comics.params import (
     ResolvedRun,
     ScatterFigure,
 )
-from comics.report import study
+from comics.report import robustness, study
 from comics.report.figures import draw
 from comics.report.gallery import read_photo, run_title, verdict_text
 from comics.report.paper import figure_caption
@@ -49,6 +49,7 @@ from comics.report.results import (
     read_run,
     renewal,
     resolved_runs,
+    robustness_path,
     scores_path,
     training_state,
 )
@@ -136,6 +137,7 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
             made, problem = attempt(partial(_drawn, params, name, root), f"{params.reports}/figures/{name}.pdf")
             caption = plain(figure_caption(params, name))
             charts.append({"name": name, "title": _title(name), "caption": caption, "problem": problem, "image": made})
+    charts += _robustness_charts(params, root, attempt)
     studies = []
     for name, of_study in params.studies.items():
         if of_study.dataset == params.dataset:
@@ -297,10 +299,36 @@ def _point(label: str, run: str | None, split: str, task: str, values: dict[str,
 # ----------------------------------------------------------------------------------------------------------- charts
 
 
+def _robustness_charts(params: Params, root: Path, attempt: Callable[..., tuple[Any, str]]) -> list[dict[str, Any]]:
+    """Curves and heat map where anything was measured: nothing is missed where it was not asked for."""
+    block = params.file.robustness
+    if block is None or not any(
+        (root / robustness_path(one)).exists() for run in block.runs for one in resolved_runs(params, run)
+    ):
+        return []
+    runs, problem = attempt(partial(robustness.read_all, params, root), "robustness")
+    charts = []
+    for name, title, render in (
+        ("curves", "Robustness, by family", robustness.draw_curves),
+        ("heat_map", "Robustness, by operation and severity", robustness.draw_heat_map),
+    ):
+        image = _embedded(partial(render, params, runs)) if runs else None
+        caption = robustness.caption(params)
+        charts.append(
+            {"name": f"robustness_{name}", "title": title, "caption": caption, "problem": problem, "image": image}
+        )
+    return charts
+
+
 def _drawn(params: Params, name: str, root: Path) -> str:
     """Figure `name` as an image that stands in the page itself."""
+    return _embedded(lambda path: draw(params, name, path, root))
+
+
+def _embedded(render: Callable[[Path], list[Path]]) -> str:
+    """What `render` draws to a path, as an image that stands in the page itself."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = draw(params, name, Path(folder) / f"{name}.pdf", root)
+        paths = render(Path(folder) / "figure.pdf")
         drawing = next(path for path in paths if path.suffix == ".svg").read_bytes()
     return "data:image/svg+xml;base64," + base64.b64encode(drawing).decode("ascii")
 

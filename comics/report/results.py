@@ -73,6 +73,11 @@ def details_path(run: ResolvedRun, split: str, name: str) -> Path:
     return run.folder / f"{split}.details" / f"{name}.csv"
 
 
+def robustness_path(run: ResolvedRun) -> Path:
+    """Scores of `run` on perturbed images, from the project's root."""
+    return run.folder / "robustness.csv"
+
+
 def state(path: Path, digest: str, root: Path) -> str:
     """``current`` or ``missing``; ``stale`` where the sidecar of `path` below `root` tells another digest of its run, or other
     training data than there is, and ``damaged`` where `path` is no longer what its sidecar was written for."""

@@ -10,7 +10,7 @@ from comics.files import file_digest, write_json
 from comics.params import SPLITS, TEST_SPLITS, Params
 from comics.provenance import sidecar_path
 from comics.report import study
-from comics.report.results import details_path, detections_path, resolved_runs, scores_path
+from comics.report.results import details_path, detections_path, resolved_runs, robustness_path, scores_path
 from comics.report.tables import compared_metrics, comparison_path
 
 
@@ -122,6 +122,14 @@ def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[
 def study_files(params: Params, name: str) -> list[str]:
     """What study `name` compares: the detections of all its runs and seeds, each file before its sidecar."""
     return [str(file) for path in study.study_files(params, name) for file in (path, sidecar_path(path))]
+
+
+def robustness_files(params: Params) -> list[str]:
+    """What the robustness report is made from: the measurements of all its runs and seeds, each file before its sidecar."""
+    block = params.file.robustness
+    runs = [] if block is None else block.runs
+    measured = dict.fromkeys(robustness_path(one) for run in runs for one in resolved_runs(params, run))
+    return [str(file) for path in measured for file in (path, sidecar_path(path))]
 
 
 def study_digests(params: Params) -> list[str]:
