@@ -205,10 +205,8 @@ def separation(name: str, halves: Sequence[Mapping[int, Tensor]]) -> Separation:
 def contrast_in_faces(face: Mapping[int, Tensor], around: Mapping[int, Tensor]) -> FaceContrast:
     """Of mean unit vectors (n, C) of faces and of their surroundings, of each class."""
     real, fake = ((face[label] * around[label]).sum(1) for label in (REAL, FAKE))
-    return FaceContrast(
-        *(float(part.mean()) if len(part) else None for part in (real, fake)),
-        auc(real, fake) if min(len(real), len(fake)) >= LEAST else None,
-    )
+    means = [float(part.mean()) if len(part) else None for part in (real, fake)]
+    return FaceContrast(means[0], means[1], auc(real, fake) if min(len(real), len(fake)) >= LEAST else None)
 
 
 @torch.no_grad()
@@ -246,8 +244,8 @@ def separations(model: Comics, batches: Sequence[Batch]) -> tuple[tuple[Separati
         {label: torch.cat([half[name][label] for half in joined if name in half]) for label in range(len(CLASSES))}
         for name in (FACES, SURROUNDINGS)
     )
-    found = tuple(separation(name, [half[name] for half in joined]) for name in shared)
-    return found, contrast_in_faces(face, around)
+    parts = tuple(separation(name, [half[name] for half in joined]) for name in shared)
+    return parts, contrast_in_faces(face, around)
 
 
 def diagnose(
