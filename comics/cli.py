@@ -22,7 +22,18 @@ ParamsOption = Annotated[
     Path | None, typer.Option("--params", help="The file to work from, instead of params.yaml.", show_default=False)
 ]
 
-_GROUPS = ("data", "train", "detect", "calibrate", "evaluate", "diagnose", "robustness", "report", "weights", "workflow")
+_GROUPS = (
+    "data",
+    "train",
+    "detect",
+    "calibrate",
+    "evaluate",
+    "diagnose",
+    "robustness",
+    "report",
+    "weights",
+    "workflow",
+)
 
 
 def app() -> typer.Typer:
