@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from comics.errors import UserError
+from comics.files import FULL
 
 ENVIRONMENT = "COMICS_PARAMS"
 """As in `comics.params.read`, which takes a fifth of a second to import."""
@@ -81,7 +82,8 @@ def with_params(command: Callable[..., Any] | None) -> Callable[..., Any] | None
 
 
 def main() -> None:
-    """Entry point: a `UserError` is printed without a traceback and ends with code 2, an interruption with 130."""
+    """Entry point: a `UserError`, and what a disk or a permission refuses, is printed without a traceback and ends
+    with code 2, an interruption with 130."""
     from rich.console import Console
 
     try:
@@ -98,3 +100,14 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in FULL and error.filename is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"{where}{error.strerror or error}.", file=sys.stderr)
+        if error.errno in FULL:
+            print(
+                "What was there before is kept. Make room, then run the same command again.",
+                file=sys.stderr,
+            )
+        sys.exit(2)

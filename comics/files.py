@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +38,58 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     return digest
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write is told where there is no room for it: on the disk, for the user, in a file."""
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
 
     Folders on the way are made. The temporary name keeps the suffix, for writers that choose a format by it.
+
+    Raises:
+        OSError: of `FULL` where there is no room, also where the writer in the block told it in another way; it names
+            `path` and how much was needed at least.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
-    os.close(handle)
-    beside = Path(name)
+    target, written = Path(path), 0
     try:
-        yield beside
-        umask = os.umask(0)
-        os.umask(umask)
-        beside.chmod(0o666 & ~umask)  # mkstemp makes files private; results are to be shared
-        os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
+        os.close(handle)
+        beside = Path(name)
+        try:
+            yield beside
+            umask = os.umask(0)
+            os.umask(umask)
+            beside.chmod(0o666 & ~umask)  # mkstemp makes files private; results are to be shared
+            os.replace(beside, target)
+        except BaseException:
+            with suppress(OSError):
+                written = beside.stat().st_size
+            beside.unlink(missing_ok=True)
+            raise
+    except Exception as error:
+        full = _no_room(target, written, error)
+        if full is None:
+            raise
+        raise full from error
+
+
+def _no_room(target: Path, written: int, error: Exception) -> OSError | None:
+    """The error that tells of a full disk, where `error` of writing `target` comes of one."""
+    try:
+        free = shutil.disk_usage(target.parent).free + written  # what was written is removed again
+    except OSError:
+        return None
+    if isinstance(error, OSError):
+        code = error.errno if error.errno in FULL else None
+    else:  # some writers have their own errors for everything
+        code = errno.ENOSPC if free <= written + 4096 and not isinstance(error, UserError) else None
+    if code is None:
+        return None
+    why = f"{os.strerror(code)}: more than {max(written, 1):,} bytes are needed, {free:,} are free"
+    return OSError(code, why, os.fspath(target))
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -87,15 +122,16 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 @contextmanager
-def exclusive(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
+def exclusive(path: str | os.PathLike[str], doing: str, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path`, which is made and stays, while the block runs; a killed process holds it no longer.
 
     Args:
         path: in a folder that exists.
         doing: what the process that holds it is doing, for the message: ``results/a: is being trained``.
+        wait: until the other process has ended, which is said on standard error.
 
     Raises:
-        UserError: another process holds it; the message names that process.
+        UserError: another process holds it, and `wait` is off; the message names that process.
     """
     import fcntl
 
@@ -106,7 +142,10 @@ def exclusive(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
         except (BlockingIOError, PermissionError):
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise UserError(f"{doing} by {holder}.", "Wait until it has ended.") from None
+            if not wait:
+                raise UserError(f"{doing} by {holder}.", "Wait until it has ended.") from None
+            print(f"{doing} by {holder}; waiting for it to end.", file=sys.stderr, flush=True)
+            fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError:
             pass  # a file system without locks must not stop the work
         file.truncate(0)

@@ -76,8 +76,10 @@ def make(dataset: DatasetArgument = None, root: RootOption = ROOT) -> None:
     if not isinstance(spec, MiniDataset):
         raise UserError(f"datasets.{name}: is not made but fetched or given.", "Use fetch and convert.")
     from comics.data.mini.dataset import make as render
+    from comics.files import exclusive
 
-    with bars() as progress:
+    (root / name).mkdir(parents=True, exist_ok=True)
+    with exclusive(root / name / ".lock", f"{root / name}: is being made", wait=True), bars() as progress:
         render(spec, root / name / "raw", progress=progress)
         report = convert_raw(root / name / "raw", root / name, progress=progress)
     _show(report)

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from comics.errors import UserError
-from comics.files import atomic_write, write_json
+from comics.files import atomic_write, exclusive, write_json
 from comics.machine import cores, has_gpu
 from comics.params import TASKS, TEST_SPLITS, Params
 from comics.report.results import Measured, is_current, read_run
@@ -201,6 +201,12 @@ def demo(params: Params) -> int:
             f"{params.path}: dataset: the demo shows the embedded dataset, not '{params.dataset}'.",
             "Write `dataset: mini` there, or make the table with: snakemake reports/table_iv.tex",
         )
+    Path(".snakemake").mkdir(exist_ok=True)
+    with exclusive(".snakemake/demo.lock", "The demo is being made in this folder", wait=True):
+        return _demo(params)
+
+
+def _demo(params: Params) -> int:
     wait_for_others()
     before = {path: Path(path).stat().st_mtime_ns for path in DEMO_TARGETS if Path(path).exists()}
     at_once = side_by_side()

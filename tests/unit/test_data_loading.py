@@ -275,7 +275,7 @@ def test_an_interrupted_training_sees_what_it_had_not_seen(split: Path, tmp_path
 
 def test_broken_input_is_named(split: Path) -> None:
     (split.parent / "images/2.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"2\.png: not a readable image"):
+    with pytest.raises(UserError, match=r"2\.png: not an image"):
         ForensicsDataset(Annotations(split), PLAIN)[2]
     split.write_text('{"images": [{"id": 1}], "annotations": []}')
     with pytest.raises(UserError, match=r"annotations\.json: not a canonical COCO file"):

@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pycocotools import mask as rle
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from comics.classes import class_label
 from comics.data.loading.geometry import Affine, fit, random_affine
 from comics.data.loading.views import view
 from comics.errors import UserError
 from comics.files import read_json
+from comics.images import UnreadableImage, opened
 from comics.params import ResolvedRun, TrainingParams, ViewsParams
 
 PAD_TO = 32
@@ -233,20 +234,33 @@ class ForensicsDataset(Dataset[Sample]):
         if self._cache is not None and row in self._cache:
             return self._cache[row]
         path = self.annotations.file(row)
+        told = int(self.annotations.widths[row]), int(self.annotations.heights[row])
         try:
-            with Image.open(path) as file:
+            with opened(path) as file:
+                if file.size != told:
+                    raise UnreadableImage(f"{path}: is {file.width} x {file.height} px, not {told[0]} x {told[1]}.")
                 file.draft("RGB", (self.training.image_size, self.training.image_size))  # JPEG: decode no finer
                 picture = file.convert("RGB")  # not turned by EXIF: sizes and outlines are of the pixels as stored
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(
-                f"{path}: not a readable image ({error}).", "Check the dataset with `comics data verify`."
-            ) from None
+        except UnreadableImage as error:
+            raise UserError(error.message, "Check the dataset with `comics data verify`.") from None
         if self._cache is not None:
             self._cache[row] = picture
         return picture
 
     def __getitem__(self, item: int | tuple[int, int]) -> Sample:
-        """The sample of an image; `item` is its row, or (epoch, row) in training."""
+        """The sample of an image; `item` is its row, or (epoch, row) in training.
+
+        A worker process returns a `UserError` in its place: raised there, it would come out of the loader as a text
+        that holds the worker's traceback.
+        """
+        try:
+            return self._sample(item)
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # type: ignore[return-value]
+
+    def _sample(self, item: int | tuple[int, int]) -> Sample:
         epoch, row = item if isinstance(item, tuple) else (0, item)
         notes = self.annotations
         height, width = int(notes.heights[row]), int(notes.widths[row])
@@ -351,7 +365,24 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(row)) for row in order[self.start :]])
 
 
-class TrainingLoader(DataLoader[Batch]):
+class Loader(DataLoader[Batch]):
+    """A loader that raises here what a worker found wrong with a file."""
+
+    def __init__(self, dataset: ForensicsDataset, **options: Any) -> None:
+        super().__init__(dataset, **{**options, "collate_fn": _collate_or_error})  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def _collate_or_error(samples: Sequence[Sample]) -> Any:
+    return next((sample for sample in samples if isinstance(sample, UserError)), None) or collate(samples)
+
+
+class TrainingLoader(Loader):
     """A loader that knows how far its epoch is: Lightning keeps its state in every checkpoint.
 
     A training that was interrupted goes on with the batch it would have seen next. Without that, Lightning takes
@@ -364,7 +395,7 @@ class TrainingLoader(DataLoader[Batch]):
     """
 
     def __init__(self, dataset: ForensicsDataset, sampler: EpochSampler, **options: Any) -> None:
-        super().__init__(dataset, sampler=sampler, **options)  # type: ignore[arg-type]
+        super().__init__(dataset, sampler=sampler, **options)
         self.order = sampler
         self._done = 0
 
@@ -421,7 +452,6 @@ def training_loader(run: ResolvedRun, root: Path = Path()) -> TrainingLoader:
         EpochSampler(len(dataset), run.seed),
         batch_size=training.batch_size,
         num_workers=training.workers,
-        collate_fn=collate,
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,  # they would keep the epoch they were started with
@@ -464,10 +494,9 @@ def evaluation_loader(run: ResolvedRun, split: str, root: Path = Path()) -> Data
     dataset = ForensicsDataset(annotations, run.training)
     sides = zip(annotations.heights.tolist(), annotations.widths.tolist(), strict=True)
     sizes = [fit(height, width, run.training.image_size).size for height, width in sides]
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
+    return Loader(
+        dataset,
         batch_sampler=SizeBatches(sizes, run.inference.batch_size),
         num_workers=run.training.workers,
-        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
     )
