@@ -14,12 +14,14 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from comics import reported
 from comics.classes import CLASSES
@@ -36,7 +38,7 @@ from comics.params import (
     ResolvedRun,
     ScatterFigure,
 )
-from comics.report import robustness, study
+from comics.report import finding, robustness, study
 from comics.report.figures import draw
 from comics.report.gallery import read_photo, run_title, verdict_text
 from comics.report.paper import figure_caption
@@ -83,6 +85,8 @@ CURVE_POINTS = 240
 class Gathered:
     """What the page shows."""
 
+    finding: list[str]
+    """Sentences."""
     tables: list[dict[str, Any]]
     studies: list[dict[str, Any]]
     data: dict[str, Any]
@@ -117,6 +121,9 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
     tables = []
     for name, entry in params.tables.items():
         made, problem = attempt(partial(build, params, name, root), f"{params.reports / name}.tex")
+        if made is None:
+            with suppress(UserError):  # the paper's rows, where nothing is in their place
+                made = build(params, name, root, available=True)
         tables.append(
             {
                 "name": name,
@@ -147,6 +154,7 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
     names = list(dict.fromkeys(map(params.canonical, params.runs)))
     runs = [_run_view(params, name, root) for name in names]
     return Gathered(
+        finding=finding.sentences(params, root),
         tables=tables,
         studies=studies,
         data={
@@ -521,6 +529,11 @@ def _environment() -> jinja2.Environment:
     )
 
 
+def _with_code(text: str) -> Markup:
+    """`text` for the page: what stands between backquotes as code."""
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _script_json(value: Any) -> str:
     """JSON that may stand inside <script>: no ``</script>``, no ``<!--``."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
@@ -538,6 +551,7 @@ def to_html(params: Params, gathered: Gathered) -> str:
     return environment.get_template("page.html.j2").render(
         dataset=params.dataset,
         paper_dataset=reported.DATASET,
+        finding=[_with_code(one) for one in gathered.finding],
         tables=gathered.tables,
         studies=gathered.studies,
         runs=gathered.runs,

@@ -126,8 +126,7 @@
       const px = x(point.values[across]), py = y(point.values[up]), measured = point.run !== null;
       const text = `${point.label}, ${measured ? "measured" : "reported in the paper"}: ${up} ${point.values[up].toFixed(1)}, ${across} ${point.values[across].toFixed(1)}`;
       const holder = measured ? svgElement("a", { href: `#run-${point.run}`, "aria-label": text }, svg) : svg;
-      const colour = point.star ? "#D55E00" : measured ? "#0072B2" : "#666666";
-      const look = { class: "mark", fill: measured ? colour : "#fff", stroke: colour, "stroke-width": 1.6 };
+      const look = { class: `mark dot${point.star ? " star" : ""}${measured ? "" : " reported"}` };
       if (!measured) Object.assign(look, { tabindex: 0, role: "img", "aria-label": text });
       const mark = point.star ? svgElement("path", { d: star(px, py, 10), ...look }, holder)
         : svgElement("circle", { cx: px, cy: py, r: 5.5, ...look }, holder);
@@ -136,17 +135,22 @@
         target.addEventListener(kind, () => { byId("scatter-status").textContent = text; });
       }
       if (byId("scatter-names").checked) {
-        const w = point.label.length * 7 + 2, h = 14;
+        const name = svgElement("text", { class: measured ? "name" : "name reported", "font-weight": point.star ? 700 : 400,
+          "font-size": 12 }, svg, point.label);
+        // as wide as it is in this browser's font: a phone's may be wider than one thinks
+        const w = Math.ceil(name.getComputedTextLength()) + 4, h = 15;
+        name.remove();
         for (let ring = 0; ring < 12; ring += 1) {
           const spot = [0, 1, 7, 2, 6, 3, 5, 4].map((k) => k * Math.PI / 4).map((angle) => ({
             x: px + (9 + 7 * ring) * Math.cos(angle) + (Math.cos(angle) < -0.3 ? -w : Math.cos(angle) < 0.3 ? -w / 2 : 0),
             y: py - (9 + 7 * ring) * Math.sin(angle) - h / 2, w, h })).find(free);
           if (!spot) continue;
           taken.push(spot);
-          if (ring > 1) svgElement("line", { x1: px, y1: py, x2: Math.min(Math.max(px, spot.x), spot.x + w),
-            y2: Math.min(Math.max(py, spot.y), spot.y + h), stroke: "#999", "stroke-width": 0.6 }, svg);
-          svgElement("text", { x: spot.x + 1, y: spot.y + 11, "font-weight": point.star ? 700 : 400, "font-size": 12,
-            "font-style": measured ? "normal" : "italic", fill: measured ? "#000" : "#555" }, svg, point.label);
+          if (ring > 1) svgElement("line", { class: "leader", x1: px, y1: py, x2: Math.min(Math.max(px, spot.x), spot.x + w),
+            y2: Math.min(Math.max(py, spot.y), spot.y + h) }, svg);
+          name.setAttribute("x", spot.x + 2);
+          name.setAttribute("y", spot.y + 11.5);
+          svg.append(name);
           break;
         }
       }
@@ -154,6 +158,7 @@
   };
   const metricNames = Object.keys(data.metrics);
   const order = ["AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"].filter((name) => metricNames.includes(name));
+  order.push(...metricNames.filter((name) => !order.includes(name) && data.points.some((point) => point.values[name] !== undefined)));
   const present = Object.entries(data.splits).filter(([split]) => data.points.some((point) => point.split === split));
   fill(byId("scatter-split"), present.reverse(), "test_dev");
   fill(byId("scatter-task"), Object.entries(data.tasks), "detection");
@@ -234,7 +239,7 @@
   }
 
   // ----------------------------------------------------------------------------------------------- curves
-  const colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00", "#56B4E9", "#000000", "#777777"];
+  const colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00", "#56B4E9", "var(--ink)", "#777777"];
   const dashes = ["", "7 3", "2 3", "9 3 2 3"];
   const names = Object.keys(data.curves);
   const drawCurves = () => {

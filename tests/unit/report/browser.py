@@ -136,6 +136,10 @@ class Browser:
         while not self._loaded:
             self._note(self._message(deadline))
 
+    def prefer(self, scheme: str) -> None:
+        """As a reader who has set ``dark`` or ``light`` colours."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)

@@ -5,8 +5,10 @@ import re
 
 import pytest
 
+from comics import reported
 from comics.files import read_json, write_json
 from comics.report import page
+from comics.report.results import read_run
 
 from .browser import Browser
 from .conftest import TABLE_IV
@@ -151,6 +153,79 @@ def test_nothing_is_wider_than_a_phone(opened, shared):
     opened.open(shared.root / "reports/index.html", width=375, height=740)
     assert opened.run("document.documentElement.scrollWidth") <= 375
     assert opened.count("#scatter-plot .mark") > 0
+
+
+OVERLAPS = """(() => {
+  const boxes = [...document.querySelectorAll('#scatter-plot text.name')].map(one => one.getBoundingClientRect());
+  let pairs = 0;
+  boxes.forEach((a, i) => boxes.slice(i + 1).forEach(b => {
+    if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 2 && b.top < a.bottom - 2) pairs += 1;
+  }));
+  return [boxes.length, pairs];
+})()"""
+
+
+@pytest.mark.parametrize("width", [320, 375, 1200])
+def test_names_in_the_scatter_do_not_overlap(opened, shared, width):
+    opened.open(shared.root / "reports/index.html", width=width, height=740)
+    for split in ("test_dev", "test_challenge"):
+        opened.run(f"document.getElementById('scatter-split').value = '{split}'")
+        opened.run("document.getElementById('scatter-split').dispatchEvent(new Event('change'))")
+        names, overlapping = opened.run(OVERLAPS)
+        assert names > 5
+        assert overlapping == 0
+
+
+def test_in_the_dark_everything_is_read_on_a_dark_page(opened, shared):
+    def luminance(colour):
+        return sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 3
+
+    def colours(selector):
+        style = f"getComputedStyle(document.querySelector('{selector}'))"
+        return opened.run(f"[{style}.color, {style}.backgroundColor, {style}.fill]")
+
+    back, ink = colours("body")[1], colours("body")[0]
+    assert luminance(back) > 200 > 100 > luminance(ink)
+    opened.prefer("dark")
+    try:
+        back, ink = colours("body")[1], colours("body")[0]
+        assert luminance(back) < 60 < 180 < luminance(ink)
+        assert luminance(colours("#table_iv tbody th")[1]) < 60
+        assert luminance(colours("#scatter-plot text")[2]) > 180
+        assert luminance(colours("#scatter-plot .dot.reported")[2]) < 60
+    finally:
+        opened.prefer("light")
+
+
+def test_tables_that_are_not_made_show_the_papers_rows(shared):
+    gathered = page.gather(shared.params, shared.root)
+    table = next(one for one in gathered.tables if one["name"] == "table_viii")
+    assert "snakemake reports/table_viii.tex" in table["problem"]
+    rows = table["blocks"][0]["rows"]
+    assert len(rows) == 3
+    assert [row["reported"] for row in rows] == [True, True, False]  # the last is the run comics by another name
+    assert rows[0]["cells"][0]["text"] not in ("", "–")
+
+
+def test_the_first_screen_tells_the_finding_in_three_sentences(shared, project):
+    gathered = page.gather(shared.params, shared.root)
+    first, second, third = gathered.finding
+    scores = {run: read_run(shared.params, run, "test_challenge", shared.root) for run in ("blendmask", "comics")}
+    for measured in scores.values():
+        assert f"{100 * measured.score('segmentation', 'AP').mean:.1f}" in first
+        assert f"{100 * measured.score('segmentation', 'face_ACC').mean:.0f}" in second
+    assert reported.printed("III", "test_challenge", "COMICS", "segmentation", "AP") in third
+    assert "trained once" in third
+    text = (shared.root / "reports/index.html").read_text()
+    assert "<code>snakemake claim</code>" in text
+    assert text.index('id="finding"') < text.index("<nav")
+    assert "Blend &amp; &lt;/script&gt;" in text[text.index('id="finding"') :]
+    assert "not measured yet" in page.gather(project.params, project.root).finding[0]
+
+
+def test_links_lead_nowhere_outside_the_file(shared):
+    text = (shared.root / "reports/index.html").read_text()
+    assert {link[0] for link in re.findall(r'href="([^"]*)"', text)} <= {"#", "d"}  # an anchor, or data:
 
 
 def test_every_field_has_a_label_and_ids_are_unique(opened):
