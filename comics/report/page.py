@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import math
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup, escape
 
 from comics import reported
 from comics.classes import CLASSES
@@ -529,9 +529,9 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _with_code(text: str) -> Markup:
-    """`text` for the page: what stands between backquotes as code."""
-    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))
+def _with_code(text: str) -> str:
+    """`text` as markup: what stands between backquotes as code, all else as text."""
+    return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))
 
 
 def _script_json(value: Any) -> str:
