@@ -64,15 +64,14 @@ def predict(
 def _score(run: ResolvedRun, split: str) -> str:
     """Box and mask AP in percent, as far as results of this very run exist."""
     from comics.params import TASKS
-    from comics.report.results import scores_path, state
-    from comics.score_files import read_score_file
+    from comics.report.results import read_scores, scores_path, state
 
     path = scores_path(run, split)
     found = state(path, run.digest, Path())
     if found != "current":
         return "damaged" if found == "damaged" else ""
     try:
-        scores = read_score_file(path)
+        scores = read_scores(path)
     except UserError:
         return "damaged"
     values = [scores[task, "all", "AP"] for task in TASKS]
@@ -118,13 +117,41 @@ def _runs_table(width: int, live: bool) -> Table:
     return table
 
 
+def _plan_table() -> Table:
+    from rich.table import Table
+
+    from comics.params import load
+    from comics.workflow.estimate import clock, plan
+
+    params = load()
+    planned = plan(params)
+    known = [one.seconds for one in planned if one.seconds is not None]
+    table = Table(title=f"To be trained on {params.dataset}: {len(planned)} runs", show_footer=bool(planned))
+    table.add_column("run", footer="all, one after the other")
+    table.add_column("seed", justify="right")
+    table.add_column("steps", justify="right", footer=f"{sum(one.steps or 0 for one in planned):,}")
+    table.add_column("time", justify="right", footer=clock(sum(known)) if len(known) == len(planned) else "-")
+    table.add_column("from a step of", footer="no training is done yet" if planned and not known else "")
+    for one in planned:
+        source = "-" if one.like is None else f"{one.like.run}, {one.like.seconds:.2f} s"
+        steps = "-" if one.steps is None else f"{one.steps:,}"
+        table.add_row(one.run.name, str(one.run.seed), steps, clock(one.seconds), source)
+    return table
+
+
 def runs(
     watch: Annotated[bool, typer.Option("--watch", help="Show them anew every two seconds, until Ctrl-C.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="What would be trained, with an estimate of its time from measured steps.")
+    ] = False,
 ) -> None:
     """All runs of params.yaml, their state and scores; of trainings at work, how far they are."""
     from rich.console import Console
 
     console = Console()
+    if plan:
+        console.print(_plan_table())
+        return
     if not watch:
         console.print(_runs_table(console.width, live=False))
         return

@@ -48,6 +48,34 @@ def metrics(
     print(f"{folder} and {scores}: {write_metrics(load(), folder, scores)} runs.")
 
 
+def results(
+    to_csv: Annotated[Path | None, typer.Option("--csv", help="CSV file to write.")] = None,
+    to_parquet: Annotated[Path | None, typer.Option("--parquet", help="Parquet file to write (needs pyarrow).")] = None,
+) -> None:
+    """All scores as one table, a row a number; on the terminal the size of it, without a file."""
+    from comics.errors import UserError
+    from comics.files import atomic_write
+    from comics.results import load
+
+    scores = load()
+    if to_csv is not None:
+        with atomic_write(to_csv) as beside:
+            scores.to_csv(beside, index=False, lineterminator="\n")
+    if to_parquet is not None:
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise UserError(
+                f"{to_parquet}: writing Parquet needs pyarrow.", "pip install comics-forensics[parquet], or use --csv."
+            ) from None
+        with atomic_write(to_parquet) as beside:
+            scores.to_parquet(beside, index=False)
+    runs, stale = scores.run.nunique(), int((scores.state == "stale").sum())
+    told = f", {stale:,} of them of runs that have changed since" if stale else ""
+    written = [str(path) for path in (to_csv, to_parquet) if path is not None]
+    print(f"{': '.join([', '.join(written), '']) if written else ''}{len(scores):,} scores of {runs} runs{told}.")
+
+
 def inputs(
     folder: Annotated[Path, typer.Option(help="One JSON file a table and figure.")] = Path("reports/inputs"),
 ) -> None:
@@ -76,5 +104,5 @@ def params_schema(
 
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (demo, summary, metrics, inputs, params_schema):
+    for command in (demo, summary, metrics, results, inputs, params_schema):
         root.command()(command)

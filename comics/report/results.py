@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any
 
 from comics.data.canonical.content import content_of
@@ -17,7 +18,7 @@ from comics.errors import UserError
 from comics.files import read_json
 from comics.params import Params, ResolvedRun, TableParams, TableRow
 from comics.params.read import ENVIRONMENT
-from comics.provenance import is_intact, read_sidecar
+from comics.provenance import is_intact, read_sidecar, sidecar_path
 from comics.score_files import Key, read_score_file
 
 
@@ -38,7 +39,7 @@ class Measured:
     split: str
     digests: dict[int, str]
     """Digest of each seed."""
-    scores: tuple[dict[Key, float | None], ...]
+    scores: tuple[Mapping[Key, float | None], ...]
     """One mapping a seed; fractions."""
 
     @property
@@ -78,15 +79,42 @@ def robustness_path(run: ResolvedRun) -> Path:
     return run.folder / "robustness.csv"
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    """What the file system tells of a file: another file has another."""
+    about = path.stat()
+    return about.st_mtime_ns, about.st_size
+
+
+@cache
+def _read_scores(path: Path, stamp: tuple[int, int]) -> Mapping[Key, float | None]:
+    return MappingProxyType(read_score_file(path))
+
+
+def read_scores(path: Path) -> Mapping[Key, float | None]:
+    """As `comics.score_files.read_score_file`, each file once a process."""
+    return _read_scores(path, _stamp(path)) if path.exists() else read_score_file(path)
+
+
+@cache
+def _checked(path: Path, file: tuple[int, int], sidecar: tuple[int, int] | None) -> tuple[Mapping[str, Any], bool]:
+    return MappingProxyType(read_sidecar(path)), is_intact(path)
+
+
+def _looked_at(path: Path) -> tuple[Mapping[str, Any], bool]:
+    """What the sidecar of `path` tells, and whether the file is what it was written for: each file once a process."""
+    sidecar = sidecar_path(path)
+    return _checked(path, _stamp(path), _stamp(sidecar) if sidecar.exists() else None)
+
+
 def state(path: Path, digest: str, root: Path) -> str:
     """``current`` or ``missing``; ``stale`` where the sidecar of `path` below `root` tells another digest of its run, or other
     training data than there is, and ``damaged`` where `path` is no longer what its sidecar was written for."""
     if not (root / path).exists():
         return "missing"
-    told = read_sidecar(root / path)
+    told, intact = _looked_at(root / path)
     if told.get("digest") != digest or data_changed(told, root):
         return "stale"
-    return "current" if is_intact(root / path) else "damaged"
+    return "current" if intact else "damaged"
 
 
 _CONTENT_SECONDS = 5
@@ -224,7 +252,7 @@ def read_run(params: Params, run: str, split: str, root: Path = Path()) -> Measu
         run=resolved[0],
         split=split,
         digests={one.seed: one.digest for one in resolved},
-        scores=tuple(read_score_file(root / scores_path(one, split)) for one in resolved),
+        scores=tuple(read_scores(root / scores_path(one, split)) for one in resolved),
     )
 
 

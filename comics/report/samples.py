@@ -5,7 +5,7 @@ Works on COCO files alone. Boxes are ``[x, y, width, height]`` in px; outlines a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from comics.classes import CLASSES, class_label
 from comics.files import read_json
 from comics.params import ComparisonFigure, ExamplesFigure, Params
-from comics.report.results import NotMade, detections_path, require, resolved_runs, scores_path
-from comics.score_files import Key, read_score_file
+from comics.report.results import NotMade, detections_path, read_scores, require, resolved_runs, scores_path
+from comics.score_files import Key
 
 HIT, WRONG, AGAIN, FALSE_ALARM, MISS = "hit", "wrong class", "found again", "false alarm", "miss"
 """A detection on a face of its class, on a face of the other class, on a face that a better one is on, on no face; a face
@@ -135,7 +135,7 @@ def read_samples(params: Params, split: str, root: Path = Path()) -> list[Sample
     return [samples[key] for key in sorted(samples)]
 
 
-def thresholds(scores: dict[Key, float | None], score: float | str) -> list[float]:
+def thresholds(scores: Mapping[Key, float | None], score: float | str) -> list[float]:
     """The score from which detections of each class count: as given, or where the class's mask oLRP is reached."""
     if isinstance(score, float | int):
         return [float(score)] * len(CLASSES)
@@ -154,7 +154,7 @@ def add_detections(
     resolved = resolved_runs(params, run)[0]
     detections, scores = detections_path(resolved, split), scores_path(resolved, split)
     require([(detections, resolved), (scores, resolved)], root)
-    least = thresholds(read_score_file(root / scores), score)
+    least = thresholds(read_scores(root / scores), score)
     by_image: dict[int, list[Face]] = {}
     for one in read_json(root / detections):
         label = class_label(one["category_id"])
