@@ -353,9 +353,11 @@ class FCOSDetector(Detector):
     Attributes:
         threshold_on_product: whether the score threshold is for class probability times centerness, or for the class
             probability alone.
+        score_is_root: whether scores are the root of what detections are ranked by, or that itself.
     """
 
     threshold_on_product = True
+    score_is_root = True
 
     def __init__(
         self,
@@ -464,19 +466,25 @@ class FCOSDetector(Detector):
     def draw(self, outputs: Any, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]) -> list[Tensor]:
         """The masks of the detections of each image, at its valid size: one (N, height, width) bool an image."""
 
-    def select(self, outputs: FCOSOutputs, sizes: Sequence[Size]) -> tuple[list[Candidates], Grid]:
+    def ranking(self, probability: Tensor, centerness: Tensor) -> Tensor:
+        """What detections are ranked by, of class probabilities (B, classes, h, w) and centerness logits (B, 1, h, w)."""
+        return probability * centerness.sigmoid()
+
+    def select(
+        self, outputs: FCOSOutputs, sizes: Sequence[Size], settings: InferenceParams | None = None
+    ) -> tuple[list[Candidates], Grid]:
         """Threshold, the best of each level, non-maximum suppression by class, the best of the image.
 
-        Ranked by the product of class probability and centerness; the score is its square root, as in the published
-        implementation.
+        Ranked by the product of class probability and centerness (`ranking`); the score is its square root, as in the
+        published implementation, or itself.
         """
         grid = grid_of(outputs.logits, self.strides)
-        settings = self.inference
+        settings = settings or self.inference
         scores, classes, locations = [], [], []
         start = 0
         for logits, centerness in zip(outputs.logits, outputs.centerness, strict=True):
             probability = logits.float().sigmoid()
-            product = probability * centerness.float().sigmoid()
+            product = self.ranking(probability, centerness.float())
             judged = product if self.threshold_on_product else probability
             level = torch.where(judged > settings.score_threshold, product, 0).permute(0, 2, 3, 1).flatten(1)
             best, index = level.topk(min(settings.pre_nms_top, level.shape[1]), dim=1)
@@ -492,7 +500,8 @@ class FCOSDetector(Detector):
             chosen = location[image][keep]
             sides = distances[image, chosen] * grid.strides[chosen][:, None]
             boxes = decode(grid.points[chosen], sides)
-            values, kinds = score[image][keep].sqrt(), label[image][keep]
+            values, kinds = score[image][keep], label[image][keep]
+            values = values.sqrt() if self.score_is_root else values
             best = batched_nms(boxes, values, kinds, settings.nms_threshold)[: settings.max_detections]
             clipped = clip_boxes_to_image(boxes[best], size)
             whole = (clipped[:, 2:] > clipped[:, :2]).all(dim=1)

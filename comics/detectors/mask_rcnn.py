@@ -25,7 +25,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, con
 from comics.detectors.backbone import build_extractor, build_fine_extractor
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
 from comics.detectors.fcos import paste_masks
-from comics.detectors.roi import MASK_SIDE, PyramidRoIAlign, box_mask_targets, class_masks, mask_loss
+from comics.detectors.roi import MASK_SIDE, PyramidRoIAlign, box_mask_targets, class_masks, mask_loss, resized
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
@@ -356,15 +356,6 @@ class MaskRCNN(Detector):
             labels: (M,) from 1 on.
         """
         return None
-
-
-def resized(maps: Tensor, size: int) -> Tensor:
-    """Maps (M, C, S, S), bilinearly to (M, C, size, size); there may be none."""
-    if not len(maps):
-        return maps.new_zeros(0, maps.shape[1], size, size)
-    if maps.shape[-1] == size:
-        return maps
-    return functional.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def _with_background(target: Target, size: Size) -> dict[str, Any]:

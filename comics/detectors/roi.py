@@ -103,6 +103,15 @@ def mask_loss(logits: Tensor, wanted: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits.float(), wanted)
 
 
+def resized(maps: Tensor, size: int) -> Tensor:
+    """Maps (M, C, S, S), bilinearly to (M, C, size, size); there may be none."""
+    if not len(maps):
+        return maps.new_zeros(0, maps.shape[1], size, size)
+    if maps.shape[-1] == size:
+        return maps
+    return functional.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
+
+
 class MaskIoUHead(nn.Module):
     """How well a predicted mask covers its face, class by class (MS R-CNN, Huang et al., CVPR 2019, section 3.3).
 

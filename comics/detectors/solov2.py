@@ -21,16 +21,26 @@ from torchvision.ops import sigmoid_focal_loss
 from comics.detectors.backbone import FINE_STRIDES as STRIDES
 from comics.detectors.backbone import build_fine_extractor
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
+from comics.detectors.cells import (
+    PROPOSAL_STRIDE,
+    SCALE_RANGES,
+    assign_cells,
+    block,
+    boxes_of_masks,
+    cell_geometry,
+    coordinates,
+    dice_loss,
+    gaussian_init,
+    resize,
+    shrink,
+    suppress_neighbours,
+)
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
 GRIDS = (40, 36, 24, 16, 12)  # cells a side of each level (section 4)
-SCALE_RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # sqrt(w h) px of the objects of each level
-CENTRE = 0.2  # relative size of an object's centre region (SOLO, section 3.3)
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 MASK_WEIGHT = 3.0  # of the dice loss (equation 4 of SOLO: lambda)
-DICE_SMOOTH = 1e-3
-PROPOSAL_STRIDE = 8  # px a side of the samples from which proposals' boxes are read
 _CHUNK = 256  # masks drawn at once in inference
 
 
@@ -58,84 +68,6 @@ class SOLOv2Outputs:
     categories: list[Tensor]
     kernels: list[Tensor]
     mask_features: Tensor
-
-
-@dataclass
-class CellTargets:
-    """What the cells of one level of one image should say.
-
-    Attributes:
-        labels: class index of each cell, (S * S,), -1 where there is no object.
-        cells: indices (P,) of the cells with an object.
-        faces: the object (index into the image's masks) of each of them, (P,).
-    """
-
-    labels: Tensor
-    cells: Tensor
-    faces: Tensor
-
-
-def assign_cells(boxes: Tensor, labels: Tensor, masks: Tensor, grid: int, scale: tuple[float, float]) -> CellTargets:
-    """Objects of one image to the cells of one level.
-
-    An object belongs to the levels whose scale range holds sqrt(w h), and there to the cells that its centre region
-    touches: `CENTRE` times its box around its mask's centre of mass, at most 3 x 3 cells. A cell claimed by two objects
-    goes to the later one.
-
-    Args:
-        boxes: (N, 4) xyxy px.
-        labels: (N,).
-        masks: (N, H, W) at the padded size, which the grid divides.
-        grid: cells a side.
-        scale: least and largest sqrt(w h) of the level, px.
-    """
-    device = boxes.device
-    height, width = masks.shape[-2:]
-    owner = torch.full((grid, grid), -1, dtype=torch.int64, device=device)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    size = sides.prod(dim=1).clamp(min=0).sqrt()
-    filled = masks.flatten(1).any(dim=1)
-    for face in torch.where((size >= scale[0]) & (size <= scale[1]) & filled)[0].tolist():
-        mask = masks[face].float()
-        mass = mask.sum()
-        x = float((mask.sum(dim=0) * torch.arange(width, device=device)).sum() / mass)
-        y = float((mask.sum(dim=1) * torch.arange(height, device=device)).sum() / mass)
-        half_x, half_y = (0.5 * CENTRE * float(side) for side in sides[face])
-        rows = _cells(y, half_y, height, grid)
-        columns = _cells(x, half_x, width, grid)
-        owner[rows, columns] = face
-    cells = torch.where(owner.flatten() >= 0)[0]
-    faces = owner.flatten()[cells]
-    cell_labels = torch.full((grid * grid,), -1, dtype=torch.int64, device=device)
-    cell_labels[cells] = labels[faces]
-    return CellTargets(cell_labels, cells, faces)
-
-
-def _cells(centre: float, half: float, length: int, grid: int) -> slice:
-    """Cells along one axis that the centre region touches, at most one beside the centre's."""
-    middle, low, high = (math.floor(at / length * grid) for at in (centre, centre - half, centre + half))
-    return slice(max(0, low, middle - 1), min(grid - 1, high, middle + 1) + 1)
-
-
-def dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """1 - 2 sum(p q) / (sum(p^2) + sum(q^2)) of each mask (section 3.4).
-
-    Args:
-        probabilities: (N, ...).
-        targets: the same shape.
-
-    Returns:
-        (N,), between 0 and 1.
-    """
-    p, q = probabilities.flatten(1), targets.flatten(1).to(probabilities.dtype)
-    overlap = (p * q).sum(dim=1)
-    return 1 - 2 * overlap / (p.square().sum(dim=1) + q.square().sum(dim=1) + 2 * DICE_SMOOTH)
-
-
-def suppress_neighbours(scores: Tensor) -> Tensor:
-    """Scores (B, K, S, S) with those set to 0 that are not the largest of their 2 x 2 window up and left."""
-    largest = functional.max_pool2d(scores, 2, stride=1, padding=1)[:, :, :-1, :-1]
-    return scores * (largest == scores)
 
 
 def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0, kernel: str = "gaussian") -> Tensor:
@@ -171,30 +103,6 @@ def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, sigma: float = 2.0
     return scores * decay.min(dim=0).values
 
 
-def _coordinates(like: Tensor) -> Tensor:
-    """Normalised coordinates (B, 2, H, W) in [-1, 1], x before y, that tell a convolution where it is."""
-    height, width = like.shape[-2:]
-    y = torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype)
-    x = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
-    grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
-    return grid.expand(len(like), -1, -1, -1)
-
-
-def _block(inputs: int, outputs: int, kernel_size: int = 3) -> nn.Sequential:
-    """Convolution, group normalisation, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False),
-        nn.GroupNorm(math.gcd(32, outputs), outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    if maps.shape[-2:] == size:
-        return maps
-    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-
-
 class CellHead(nn.Module):
     """Classes and kernels of the cells; weights shared by the levels (figure 2).
 
@@ -215,12 +123,12 @@ class CellHead(nn.Module):
         self.kernel_tower = self._tower(channels + 2, width, convs)
         self.categories = nn.Conv2d(width if convs else channels, num_classes, 3, padding=1)
         self.kernels = nn.Conv2d(width if convs else channels + 2, kernel_channels, 3, padding=1)
-        _gaussian_init(self)
+        gaussian_init(self)
         nn.init.constant_(self.categories.bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]
 
     @staticmethod
     def _tower(inputs: int, width: int, convs: int) -> nn.Sequential:
-        return nn.Sequential(*(_block(inputs if index == 0 else width, width) for index in range(convs)))
+        return nn.Sequential(*(block(inputs if index == 0 else width, width) for index in range(convs)))
 
     def forward(
         self, features: list[Tensor], grids: Sequence[int], classify: bool = True
@@ -228,7 +136,7 @@ class CellHead(nn.Module):
         """Class logits (none if not `classify`) and kernels, (B, ., S, S) a level."""
         categories, kernels = [], []
         for level, grid in zip(features, grids, strict=True):
-            cells = _resize(torch.cat([level, _coordinates(level)], dim=1), (grid, grid))
+            cells = resize(torch.cat([level, coordinates(level)], dim=1), (grid, grid))
             kernels.append(self.kernels(self.kernel_tower(cells)))
             if classify:
                 categories.append(self.categories(self.category_tower(cells[:, :-2])))
@@ -250,32 +158,23 @@ class MaskBranch(nn.Module):
         for level in range(levels):
             first = channels + 2 if level == levels - 1 else channels  # coordinates join the coarsest level
             steps = max(level, 1)
-            self.levels.append(nn.ModuleList(_block(first if step == 0 else width, width) for step in range(steps)))
-        self.mix = _block(width, outputs, kernel_size=1)
-        _gaussian_init(self)
+            self.levels.append(nn.ModuleList(block(first if step == 0 else width, width) for step in range(steps)))
+        self.mix = block(width, outputs, kernel_size=1)
+        gaussian_init(self)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Mask feature map (B, outputs, H, W) at the size of `features[0]`."""
         total: Tensor | None = None
         for level, (steps, maps) in enumerate(zip(self.levels, features, strict=True)):
             if level == len(self.levels) - 1:
-                maps = torch.cat([maps, _coordinates(maps)], dim=1)
-            for block in steps:  # type: ignore[attr-defined]
-                maps = block(maps)
+                maps = torch.cat([maps, coordinates(maps)], dim=1)
+            for step in steps:  # type: ignore[attr-defined]
+                maps = step(maps)
                 if level:
                     maps = functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
             total = maps if total is None else total + maps
         assert total is not None
         return self.mix(total)
-
-
-def _gaussian_init(module: nn.Module) -> None:
-    """Convolutions from N(0, 0.01), as RetinaNet and its successors start their heads."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 @register("solov2", Settings)
@@ -337,7 +236,7 @@ class SOLOv2(Detector):
         # The finest and the coarsest level join their neighbours' sizes (strides 8, 8, 16, 32, 32) before the grids.
         levels = list(features)
         levels[0] = functional.interpolate(levels[0], scale_factor=0.5, mode="bilinear", align_corners=False)
-        levels[-1] = _resize(levels[-1], (levels[-2].shape[-2], levels[-2].shape[-1]))
+        levels[-1] = resize(levels[-1], (levels[-2].shape[-2], levels[-2].shape[-1]))
         categories, kernels = self.cell_head(levels, self.grids, classify)
         return SOLOv2Outputs(features, categories, kernels, self.mask_branch(features[:4]))
 
@@ -374,15 +273,15 @@ class SOLOv2(Detector):
         The focal loss is summed and divided by the number of cells with an object plus one; the dice loss is a mean.
         """
         stride = self.strides[0]
-        small = [_shrink(target["masks"], stride) for target in targets]
+        small = [shrink(target["masks"], stride) for target in targets]
         logits, wanted, dice = [], [], []
         positives = 0
         for level, (grid, scale) in enumerate(zip(self.grids, SCALE_RANGES, strict=True)):
             for image, target in enumerate(targets):
-                found = assign_cells(target["boxes"], target["labels"], target["masks"], grid, scale)
+                found = assign_cells(target["boxes"], target["labels"], target["masks"], grid, scale, both=True)
                 logits.append(outputs.categories[level][image].flatten(1).t().float())
                 wanted.append(found.labels)
-                positives += len(found.cells)
+                positives += int((found.labels >= 0).sum())
                 if len(found.cells):
                     kernels = outputs.kernels[level][image].flatten(1)[:, found.cells]
                     drawn = self._draw(kernels, outputs.mask_features[image]).sigmoid()
@@ -481,7 +380,7 @@ class SOLOv2(Detector):
         found = []
         for maps, kernels in zip(outputs.features, outputs.kernels, strict=True):
             grid = kernels.shape[-1]
-            squares, locations = _cell_geometry(grid, padded, (maps.shape[-2], maps.shape[-1]), maps.device)
+            squares, locations = cell_geometry(grid, padded, (maps.shape[-2], maps.shape[-1]), maps.device)
             centres = (squares[:, :2] + squares[:, 2:]) / 2
             boxes = []
             for image in range(batch):
@@ -495,37 +394,3 @@ class SOLOv2(Detector):
     @torch.no_grad()
     def propose(self, features: list[Tensor]) -> list[LevelProposals]:
         return self.proposals(self._outputs(features, classify=False))
-
-
-def boxes_of_masks(masks: Tensor) -> Tensor:
-    """The tight boxes (N, 4), xyxy px, float32, of masks (N, H, W); zeros for an empty mask."""
-    boxes = []
-    for axis in (1, 2):  # over rows: the columns of each mask, then over columns: its rows
-        hit = masks.any(dim=axis)
-        length = hit.shape[1]
-        at = torch.arange(length, device=masks.device)
-        low = torch.where(hit, at, length).amin(dim=1) if len(masks) else at.new_zeros(0)
-        high = torch.where(hit, at + 1, 0).amax(dim=1) if len(masks) else at.new_zeros(0)
-        boxes += [torch.minimum(low, high), high]
-    return torch.stack([boxes[0], boxes[2], boxes[1], boxes[3]], dim=1).float()
-
-
-def _shrink(masks: Tensor, stride: int) -> Tensor:
-    """Masks (N, H, W) at 1/stride of the size, (N, H/stride, W/stride), float32 of 0 and 1."""
-    if not len(masks):
-        return masks.new_zeros(0, masks.shape[1] // stride, masks.shape[2] // stride, dtype=torch.float32)
-    small = functional.interpolate(masks[None].float(), scale_factor=1 / stride, mode="bilinear", align_corners=False)
-    return (small[0] >= 0.5).float()
-
-
-def _cell_geometry(
-    grid: int, padded: tuple[int, int], level: tuple[int, int], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Squares (S * S, 4), xyxy px, of a grid over an image of `padded` size, and the level's locations under them."""
-    index = torch.arange(grid, device=device)
-    row, column = index.repeat_interleave(grid), index.repeat(grid)
-    down, right = padded[0] / grid, padded[1] / grid
-    squares = torch.stack([column * right, row * down, (column + 1) * right, (row + 1) * down], dim=1).float()
-    y = ((row + 0.5) / grid * level[0]).long()
-    x = ((column + 0.5) / grid * level[1]).long()
-    return squares, y * level[1] + x

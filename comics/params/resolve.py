@@ -25,7 +25,7 @@ from comics.params.objective import AttentionParams, ObjectiveParams, ViewsParam
 from comics.params.reports import ComparisonFigure, ErrorsFigure, FigureParams, ScatterFigure, StudyParams, TableParams
 from comics.params.runs import InferenceParams, ModelParams, RunParams, TrainingParams
 
-TRAINING_CODE_VERSION = 6
+TRAINING_CODE_VERSION = 7
 """Raised by hand when a change makes trained weights different: part of every digest, so that results are renewed.
 Training deliberately does not depend on source files, lest a docstring cost GPU hours."""
 

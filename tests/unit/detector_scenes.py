@@ -12,7 +12,12 @@ COLOURS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.3, 0.9]])  # of Real and Fake
 
 TINY = ModelParams(backbone="resnet18", fpn_channels=32, head_channels=32, head_convs=1, mask_channels=16)
 ROIS: dict[str, object] = {"rois": 48, "proposals": 200, "roi_samples": 2}
-SETTINGS: dict[str, dict[str, object]] = {"mask_rcnn": ROIS, "ms_rcnn": {**ROIS, "pyramid": "p3-p7"}}
+SETTINGS: dict[str, dict[str, object]] = {
+    "centermask": {"roi_samples": 2},
+    "mask_rcnn": ROIS,
+    "ms_rcnn": {**ROIS, "pyramid": "p3-p7"},
+    "solo": {"grids": (12, 10, 8, 6, 4)},
+}
 """Of detectors whose published numbers are for images five times as large."""
 
 
@@ -26,7 +31,10 @@ def confident(detector: Detector) -> Detector:
     """`detector` with biases that make it detect a lot before any training."""
     torch.manual_seed(1)
     for name, parameter in detector.named_parameters():
-        if any(layer in name for layer in ("cls_logits", "bbox_pred", "ctrness", "categories", "cell_head.kernels")):
+        if any(
+            layer in name
+            for layer in ("cls_logits", "bbox_pred", "ctrness", "categories", "cell_head.kernels", "masks.")
+        ):
             torch.nn.init.normal_(parameter, std=0.3)
             if name.endswith("bias"):
                 parameter.data += 1.0

@@ -258,7 +258,20 @@ FOUR = [
     [[4, 40, 36, 80], [44, 8, 70, 40], [56, 56, 88, 90]],
     [[20, 16, 76, 84]],
 ]
-STEPS = {"blendmask": 80, "condinst": 100, "meinst": 100, "mask_rcnn": 70, "ms_rcnn": 70, "solov2": 60}
+STEPS = {
+    "blendmask": 80,
+    "centermask": 80,
+    "condinst": 100,
+    "meinst": 100,
+    "mask_rcnn": 70,
+    "ms_rcnn": 70,
+    "polarmask": 120,
+    "retinamask": 80,
+    "solo": 160,
+    "solov2": 60,
+    "yolact": 120,
+    "yolact_plus": 120,
+}
 
 
 @every_detector

@@ -8,16 +8,8 @@ import pytest
 import torch
 from detector_scenes import random_boxes, scenes, target_of, tiny
 
-from comics.detectors.solov2 import (
-    GRIDS,
-    SCALE_RANGES,
-    SOLOv2Outputs,
-    assign_cells,
-    boxes_of_masks,
-    dice_loss,
-    matrix_nms,
-    suppress_neighbours,
-)
+from comics.detectors.cells import SCALE_RANGES, assign_cells, boxes_of_masks, dice_loss, suppress_neighbours
+from comics.detectors.solov2 import GRIDS, SOLOv2Outputs, matrix_nms
 
 # ------------------------------------------------------------------------------------------------ plain references
 

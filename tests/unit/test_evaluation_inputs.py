@@ -304,6 +304,6 @@ def test_masks_have_scores_of_their_own(tmp_path: Path, engine: str) -> None:
     found = evaluate(ground, both, engine=engine)
     as_boxes = evaluate(ground, results([0.9, 0.4], None), engine=engine)
     as_masks = evaluate(ground, results([0.2, 0.8], None), engine=engine)
-    assert found["detection", "all", "AP"] == as_boxes["detection", "all", "AP"] == 1
-    assert found["segmentation", "all", "AP"] == as_masks["segmentation", "all", "AP"] == 0.5
+    assert found["detection", "all", "AP"] == as_boxes["detection", "all", "AP"] == pytest.approx(1)
+    assert found["segmentation", "all", "AP"] == as_masks["segmentation", "all", "AP"] == pytest.approx(0.5)
     assert found["segmentation", "all", "oLRP"] == as_masks["segmentation", "all", "oLRP"] > 0

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, deform_conv2d
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -20,9 +21,36 @@ def is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower() and bool(list(module.parameters(recurse=False)))
 
 
+class DeformableConv(nn.Conv2d):
+    """A 3x3 convolution whose nine samples lie where the map itself says, and count as much (Zhu et al., "Deformable ConvNets
+    v2", CVPR 2019). It starts as the plain convolution with half of its output.
+
+    Attributes:
+        offsets: 27 numbers a place: y and x of each sample's shift, in cells, then the logits of their weights.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(in_channels, channels, 3, stride=stride, padding=1, bias=bias)
+        self.offsets = nn.Conv2d(in_channels, 27, 3, stride=stride, padding=1)
+        nn.init.zeros_(self.offsets.weight)
+        nn.init.zeros_(self.offsets.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, h, w), in the type of `x`; computed in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            # with its own stride, which may be changed after construction
+            said = functional.conv2d(wide, self.offsets.weight, self.offsets.bias, self.stride, self.padding)
+            shifts, weights = said[:, :18], said[:, 18:].sigmoid()
+            found = deform_conv2d(
+                wide, shifts, self.weight, self.bias, self.stride, self.padding, self.dilation, mask=weights
+            )
+        return found.to(x.dtype)
+
+
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """`norm(conv(x))`, in one convolution when the statistics of `norm` are fixed and that is cheaper. Differentiable."""
-    if not isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+    if isinstance(conv, DeformableConv) or not isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
         return norm(conv(x))
     if isinstance(norm, nn.BatchNorm2d) and (norm.training or norm.running_var is None):
         return norm(conv(x))

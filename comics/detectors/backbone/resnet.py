@@ -14,7 +14,7 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
-from comics.detectors.backbone.layers import conv_norm
+from comics.detectors.backbone.layers import DeformableConv, conv_norm
 from comics.errors import UserError
 
 
@@ -100,6 +100,16 @@ class ResNetBody(ResNet):
             if isinstance(stage[0], Bottleneck):
                 first, second = stage[0].conv1, stage[0].conv2
                 first.stride, second.stride = ((2, 2), (1, 1)) if in_1x1 else ((1, 1), (2, 2))
+
+    def deform(self, interval: int) -> None:
+        """Make the last 3x3 convolution of every `interval`-th block of C3 to C5 deformable, from the first on (YOLACT++, section
+        6.2), with the weights it has."""
+        for stage in (self.layer2, self.layer3, self.layer4):
+            for block in list(stage)[::interval]:
+                plain = block.conv2
+                deformable = DeformableConv(plain.in_channels, plain.out_channels, plain.stride[0])
+                deformable.weight = plain.weight
+                block.conv2 = deformable
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
