@@ -269,8 +269,8 @@ STEPS = {
     "retinamask": 80,
     "solo": 160,
     "solov2": 60,
-    "yolact": 120,
-    "yolact_plus": 120,
+    "yolact": 90,
+    "yolact_plus": 80,
 }
 
 
