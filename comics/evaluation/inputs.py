@@ -56,7 +56,7 @@ class GroundTruth:
         masks: (A) run lengths as text, of polygons too; None where the annotations have none. Without an annotation
             there is every task to evaluate.
         videos: (I,) number of the video that each image is of, from 0; None where the images have no `video_id`.
-        tracks: (A,) `track_id` of each annotation; None where they have none.
+        tracks: (A,) number of the track that each annotation is of, from 0; None where they have no `track_id`.
         forgeries: (A) kind of forgery of each annotation, from `forgery`; empty where there is none.
     """
 
@@ -175,7 +175,7 @@ def _ground_truth(name: str, content: Any) -> GroundTruth:
         crowd=np.array(crowds, bool),
         masks=check.annotation_masks(image_sizes[images]),
         videos=videos,
-        tracks=check.optional_integers("track_id"),
+        tracks=check.belongs("track_id"),
         forgeries=check.forgeries(),
     )
 
@@ -242,10 +242,8 @@ def _images(name: str, entries: list[Any]) -> tuple[Ints, Ints, Ints | None]:
             sizes[:, column] = check.integers(field)
             check.no(field, sizes[:, column] < 1, "not positive")
     order = np.argsort(ids)
-    videos = check.optional_integers("video_id")
-    if videos is not None:
-        videos = np.unique(videos, return_inverse=True)[1].reshape(-1)[order]
-    return ids[order], sizes[order], videos
+    videos = check.belongs("video_id")
+    return ids[order], sizes[order], None if videos is None else videos[order]
 
 
 def _categories(name: str, entries: list[Any]) -> dict[int, str]:
@@ -316,11 +314,15 @@ class _Checker:
             self.no(field, [abs(value) >= 2**63 for value in values], "too large")
             raise
 
-    def optional_integers(self, field: str) -> Ints | None:
-        """(N,) a field that all entries have, as integers, or None where none of them has it."""
+    def belongs(self, field: str) -> Ints | None:
+        """(N,) what each entry belongs to, numbered from 0: an id that all entries have, an integer or a text; None where none
+        has one."""
         if not self.entries or not self.all_or_none(field):
             return None
-        return self.integers(field)
+        values = self.column(field)
+        self.no(field, [not isinstance(value, str) and not _is(numbers.Integral, value) for value in values], "no id")
+        number_of = {value: number for number, value in enumerate(dict.fromkeys(values))}
+        return np.array([number_of[value] for value in values], np.int64)
 
     def forgeries(self) -> tuple[str, ...]:
         """(N) kinds of forgery, empty texts where an entry has none; nothing where none has one."""

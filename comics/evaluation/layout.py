@@ -48,7 +48,7 @@ class Annotation(Struct, gc=False):
     iscrowd: int = 0
     bbox: Box | UnsetType = UNSET
     segmentation: RunLengths | Polygons | UnsetType = UNSET
-    track_id: int | UnsetType = UNSET
+    track_id: int | str | UnsetType = UNSET
     forgery: str | UnsetType = UNSET
 
 
@@ -58,7 +58,7 @@ class Image(Struct, gc=False):
     id: int
     height: int | UnsetType = UNSET
     width: int | UnsetType = UNSET
-    video_id: int | UnsetType = UNSET
+    video_id: int | str | UnsetType = UNSET
 
 
 class Category(Struct, gc=False):

@@ -307,3 +307,38 @@ def test_masks_have_scores_of_their_own(tmp_path: Path, engine: str) -> None:
     assert found["detection", "all", "AP"] == as_boxes["detection", "all", "AP"] == pytest.approx(1)
     assert found["segmentation", "all", "AP"] == as_masks["segmentation", "all", "AP"] == pytest.approx(0.5)
     assert found["segmentation", "all", "oLRP"] == as_masks["segmentation", "all", "oLRP"] > 0
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "values", "told"),
+    [
+        ("images", "video_id", [1, None], ["images[1].video_id", "no id"]),
+        ("images", "video_id", [1.5, 1], ["images[0].video_id: 1.5", "no id"]),
+        ("images", "video_id", ["a"], ["images[1].video_id: missing", "other entries have it"]),
+        ("annotations", "track_id", [True, 1], ["annotations[0].track_id", "no id"]),
+        ("annotations", "forgery", [3, "swap"], ["annotations[0].forgery: 3", "not a text"]),
+    ],
+)
+def test_ids_of_videos_and_tracks_and_kinds_of_forgery(
+    part: str, field: str, values: list[Any], told: list[str], tmp_path: Path
+) -> None:
+    content = json.loads(json.dumps(TRUTH))
+    for entry, value in zip(content[part], values, strict=False):
+        entry[field] = value
+    refused(lambda: read_ground_truth(content), *told)
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    refused(lambda: read_ground_truth(tmp_path / "truth.json"), *told)
+
+
+def test_videos_may_be_named_by_texts(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(TRUTH))
+    for entry, name in zip(content["images"], ("clip b", "clip a"), strict=True):
+        entry["video_id"] = name
+    content["annotations"][0]["forgery"] = "swap"
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    for source in (content, tmp_path / "truth.json"):
+        read = read_ground_truth(source)
+        assert read.videos is not None
+        assert len(set(read.videos.tolist())) == 2
+        assert read.forgeries == ("swap", "")
+        assert read.tracks is None
