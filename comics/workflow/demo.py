@@ -215,7 +215,7 @@ def _demo(params: Params) -> int:
         *DEMO_TARGETS,
         *("--cores", str(cores()), "--resources", f"gpu={at_once}"),
         *("--set-threads", f"train={threads}", f"predict={threads}"),
-        environment={"OMP_NUM_THREADS": threads},
+        environment={"OMP_NUM_THREADS": threads, "COMICS_START_THREADS": str(cores())},
     )
     if code:
         print(

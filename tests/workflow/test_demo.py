@@ -107,4 +107,4 @@ def test_the_demo_gives_each_training_its_share_of_the_cores(monkeypatch, projec
     assert words[: len(DEMO_TARGETS)] == DEMO_TARGETS
     assert words[words.index("--resources") :][:2] == ("--resources", "gpu=2")
     assert {"train=2", "predict=2"} <= set(words)
-    assert environment == {"OMP_NUM_THREADS": "2"}
+    assert environment == {"OMP_NUM_THREADS": "2", "COMICS_START_THREADS": "5"}

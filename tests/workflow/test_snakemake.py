@@ -20,7 +20,7 @@ def test_a_fresh_project_plans_every_distinct_run_once(project: Path, run: Run) 
     assert "profiles/default" in done.stdout  # hence neither --cores nor --resources is needed
     assert planned(done.stdout) == {
         "make_dataset": 1,
-        "train": 8,
+        "train": 9,  # and the start of all eight
         "predict": 8,
         "evaluate": 16,
         "compare_table": 1,
@@ -32,7 +32,7 @@ def test_a_fresh_project_plans_every_distinct_run_once(project: Path, run: Run) 
     done = run("snakemake", "-n", "--cores", "1", *targets, "--resources", "gpu=1", cwd=project)
     assert planned(done.stdout) == {
         "make_dataset": 1,
-        "train": 13,
+        "train": 14,
         "predict": 13,
         "evaluate": 26,
         "compare_table": 2,
@@ -68,7 +68,18 @@ def test_only_what_changed_is_planned(made_project: Path, run: Run) -> None:
     assert plan() == {"train": 1, "predict": 1, "evaluate": 2, "compare_table": 1, "table": 1}
 
     annotations.write_text(annotations.read_text().replace("Real", "Really"))
-    assert plan()["train"] == 9
+    assert plan()["train"] == 10
+
+
+def test_another_start_renews_all_that_start_from_it(made_project: Path, run: Run) -> None:
+    for suffix in ("tex", "csv", "md"):
+        (made_project / TABLE).with_suffix(f".{suffix}").write_text("made")
+    run("snakemake", "--touch", "--forceall", TABLE, cwd=made_project)
+    edit(made_project / "params.yaml", "fea:        {title: BlendMask + FEA,", "fea: {model: {start: null},")
+    edit(made_project / "params.yaml", "epochs: 8, lr: 0.002,", "epochs: 8, lr: 0.003,")
+    # eight of nine, and the one that has no start any more
+    planned_now = planned(run("snakemake", "-n", TABLE, cwd=made_project).stdout)
+    assert (planned_now["train"], planned_now["predict"]) == (9, 8)
 
 
 def test_a_mistake_ends_with_code_2_before_anything_runs(project: Path, run: Run) -> None:

@@ -25,5 +25,8 @@ rule train:
         digest=lambda wildcards: resolved(wildcards).checkpoint_digest,
     message:
         "Train {wildcards.run}, seed {wildcards.seed} (progress: tail -f {log})"
+    # What all others wait for has all cores (`comics demo` tells how many; the others have one each).
     shell:
+        'if [ -z {input.start:q} ] && [ -n "${{COMICS_START_THREADS:-}}" ]; '
+        "then export OMP_NUM_THREADS=$COMICS_START_THREADS; fi; "
         "comics train {wildcards.run} --seed {wildcards.seed} &> {log}"

@@ -154,6 +154,17 @@ def test_results_of_a_changed_run_are_refused_with_the_command(project):
     assert caught.value.remedy == f"Renew with: snakemake {both} --forcerun {both}"
 
 
+def test_a_table_says_what_its_rows_start_from(project):
+    project.scores(TABLE_IV)
+    words = "All of ours start from the weights of Common start (8 epochs of the same images)."
+    assert words in build(project, "table_iv").remarks
+    project.edit("fea:        {title: BlendMask + FEA,", "fea: {title: BlendMask + FEA, model: {start: null},")
+    project.scores(["fea"])
+    (said,) = [remark for remark in build(project, "table_iv").remarks if "Common start" in remark]
+    assert said.startswith("blendmask, da, ")
+    assert " fea " not in said.replace(",", " ")
+
+
 def test_what_is_available_is_shown_without_the_rest(project):
     project.scores([run for run in TABLE_IV if run != "da"])
     (project.root / "results/mini/fea/seed0/test_dev.csv").unlink()  # half of a run is none
