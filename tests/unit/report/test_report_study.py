@@ -14,20 +14,23 @@ from comics.report import paper, study
 from comics.report.page import gather, to_html
 from comics.report.results import read_run
 
-ARMS = ("claim_blendmask", "claim_da", "claim_fea", "claim_bi_grained", "claim_comics")
+ARMS = ("claim_blendmask", "claim_da", "claim_fea", "claim_bi_grained", "claim_comics", "claim_authors_code")
+FEWER = "&eight [0, 1, 2, 3, 4, 5, 6, 7]", "&eight [0, 1, 2]"
+"""Seeds of the study, for tests that need no eight."""
 
 
 @pytest.fixture
 def studied(project):
     """A project with detections of the study's runs, and few resamples."""
     project.edit("caption: Do the components of COMICS help?", "caption: Do they help?\n    samples: 20")
+    project.edit(*FEWER)
     project.dataset(6)
     project.detections(ARMS, ["test_challenge"])
     return project
 
 
 def test_computed_from_detections_and_rendered(studied):
-    assert study.compute(studied.params, "claim", compare_runs) == 4 * 2 * 2
+    assert study.compute(studied.params, "claim", compare_runs) == 5 * 2 * 2
     paths = study.render(studied.params, "claim", studied.root / "reports/studies")
     assert [path.suffix for path in paths] == [".tex", ".md", ".csv", ".pdf", ".svg", ".png"]
     assert all(path.stat().st_size for path in paths)
@@ -57,6 +60,7 @@ def test_power_is_told_from_the_seeds_that_there_are(project, monkeypatch):
     result = CliRunner().invoke(app(), ["power"])
     assert isinstance(result.exception, UserError)
     assert "no run has current results of two seeds" in result.exception.message
+    project.edit(*FEWER)
     project.scores(ARMS)  # three seeds each
     project.scores(["comics"])  # one
     result = CliRunner().invoke(app(), ["power", "--difference", "5", "--metric", "face_AUC"])
@@ -68,7 +72,7 @@ def test_power_is_told_from_the_seeds_that_there_are(project, monkeypatch):
         for run in ARMS
     ]
     noise = seed_noise(scores)
-    assert f"between seeds {noise.deviation:.2f} points (10 degrees of freedom" in result.output
+    assert f"between seeds {noise.deviation:.2f} points (12 degrees of freedom" in result.output
     assert f"by {seeds_needed(5, noise.deviation)} seeds of each run" in " ".join(result.output.split())
 
 
@@ -84,7 +88,8 @@ def fabricated(low, high, metric="AP"):
 def test_the_page_shows_what_was_found_and_else_says_how_to_make_it(studied):
     assert "Make it with <code>snakemake claim</code>" in to_html(studied.params, gather(studied.params, studied.root))
     study.compute(studied.params, "claim", fabricated(0.01, 0.03))
-    (view,) = gather(studied.params, studied.root).studies
+    view, *others = gather(studied.params, studied.root).studies
+    assert [other["view"] for other in others] == [None, None]  # not made
     first, second, *_ = view["view"]["rows"]
     assert view["view"]["headings"] == ["Detection, AP"]
     assert (first["label"], first["cells"][0]["bar"]) == ("BlendMask", [])
@@ -126,7 +131,7 @@ def test_the_paper_holds_the_studies_that_are_rendered(studied):
 def test_an_interval_that_leaves_out_zero_is_marked(studied, low, high, metric, verdict, mark):
     study.compute(studied.params, "claim", fabricated(low, high, metric))
     effects = study.read_effects(studied.params, "claim")
-    assert [effect.verdict for effect in effects] == ["", *[verdict] * 4]
+    assert [effect.verdict for effect in effects] == ["", *[verdict] * 5]
     text = study.to_markdown(studied.params, "claim", effects)
     line = next(line for line in text.splitlines() if line.startswith("| COMICS"))
     assert f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−") in line
@@ -148,7 +153,7 @@ def test_nothing_computed_and_runs_that_changed_are_refused(studied):
         study.render(studied.params, "claim", studied.root)
     assert missing.value.remedy == "Renew with: snakemake results/mini/studies/claim.json"
     study.compute(studied.params, "claim", fabricated(0.1, 0.2))
-    studied.edit("epochs: 8, milestones", "epochs: 9, milestones")
+    studied.edit("epochs: 12, milestones", "epochs: 11, milestones")
     with pytest.raises(UserError, match="other versions of its runs"):
         study.render(studied.params, "claim", studied.root)
     with pytest.raises(UserError, match="claim_blendmask/seed0"):
@@ -165,7 +170,8 @@ def test_another_dataset_or_name_is_refused(studied):
 
 
 def test_a_study_names_runs_that_there_are(project):
-    project.edit("{label: COMICS, run: claim_comics}", "{label: COMICS, run: claim_comic}")
+    later = '\n      - {label: "COMICS, authors\' code", run: claim_authors_code}\n  claim_clean'
+    project.edit("{label: COMICS, run: claim_comics}" + later, "{label: COMICS, run: claim_comic}" + later)
     with pytest.raises(UserError, match=r"studies\.claim\.rows\[4\]\.run: there is no run 'claim_comic'") as error:
         _ = project.params
     assert "claim_comics" in error.value.remedy
