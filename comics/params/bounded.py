@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ruamel.yaml import YAML
-from ruamel.yaml.composer import Composer
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
-from ruamel.yaml.nodes import Node
+import yaml
+from yaml import AliasEvent, MappingStartEvent, MarkedYAMLError, ScalarEvent, SequenceStartEvent, YAMLError
 
 from comics.errors import UserError
 
@@ -28,34 +26,77 @@ class _Refused(YAMLError):
     """More than a settings file holds."""
 
 
-class _BoundedComposer(Composer):
-    """A composer that counts: depth, and values with aliases written out."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's parser, in C where it was built so, with the core schema of YAML 1.2 (section 10.3.2): ``1e-4`` is a number,
+    ``on`` and ``1:30`` are words. A key written twice is an error."""
 
-    def __init__(self, loader: Any = None) -> None:
-        super().__init__(loader)
-        self._level = self._count = 0
-        self._sizes: dict[int, int] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str | None, list[tuple[str, re.Pattern[str]]]]] = {}
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.parser.peek_event()
-        line = event.start_mark.line + 1
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        if id(node) not in (checked := self.__dict__.setdefault("_checked", set())):
+            checked.add(id(node))  # before `<<` is written out, which lets keys come twice
+            seen = set()
+            for key, _ in node.value:
+                if (key.tag, key.value if isinstance(key.value, str) else None) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+                if isinstance(key.value, str):
+                    seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep=deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+):
+    _firsts = [*_first, ""] if _tag == "null" else [*_first]
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _firsts)
+
+
+def _integer(loader: Any, node: Any) -> int:
+    text = loader.construct_scalar(node)
+    return int(text[2:], 8 if text[1] == "o" else 16) if text[:2] in ("0o", "0x") else int(text)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def _refuse_large(text: str) -> None:
+    """Count depth, and values with aliases written out, before anything is built."""
+    level = count = 0
+    sizes: dict[str, int] = {}
+    opened: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, AliasEvent):
-            node: Node = super().compose_node(parent, index)
-            if id(node) not in self._sizes:
-                raise _Refused(f"line {line}: *{event.anchor} stands within itself")
-            self._count += self._sizes[id(node)]
-        else:
-            self._level += 1
-            if self._level > DEEPEST:
+            if event.anchor not in sizes:
+                if event.anchor in (name for name, _ in opened):
+                    raise _Refused(f"line {line}: *{event.anchor} stands within itself")
+                continue  # building says that there is no such anchor
+            count += sizes[event.anchor]
+        elif isinstance(event, ScalarEvent):
+            count += 1
+            if event.anchor:
+                sizes[event.anchor] = 1
+        elif isinstance(event, MappingStartEvent | SequenceStartEvent):
+            level += 1
+            if level > DEEPEST:
                 raise _Refused(f"line {line}: nested more than {DEEPEST} deep")
-            before = self._count
-            self._count += 1
-            node = super().compose_node(parent, index)
-            self._sizes[id(node)] = self._count - before
-            self._level -= 1
-        if self._count > MOST:
+            opened.append((event.anchor, count))
+            count += 1
+        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+            level -= 1
+            anchor, before = opened.pop()
+            if anchor:
+                sizes[anchor] = count - before
+        if count > MOST:
             raise _Refused(f"line {line}: more than {MOST:,} values, with aliases written out")
-        return node
 
 
 def read_yaml(path: Path) -> Any:
@@ -78,10 +119,9 @@ def read_yaml(path: Path) -> Any:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}).") from None
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Composer = _BoundedComposer
     try:
-        content = yaml.load(text)
+        _refuse_large(text)
+        content = yaml.load(text, Loader=_Loader)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
