@@ -127,7 +127,7 @@ def test_the_names_are_those_of_the_rules() -> None:
     found = {
         name
         for file in files
-        for name in re.findall(r"^(?:use )?rule (?:\w+ as )?(\w+)(?::| with)", file.read_text(), re.M)
+        for name in re.findall(r"^ *(?:use )?rule (?:\w+ as )?(\w+)(?::| with)", file.read_text(), re.M)
     }
     assert found == RULES
 
