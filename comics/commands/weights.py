@@ -165,10 +165,27 @@ def _show(report: Report, verbose: bool) -> None:
 
 def export_weights(
     file: Annotated[Path, typer.Argument(help="model.pt of a run.")],
-    output: Annotated[Path | None, typer.Option(help="Default: beside FILE, with the suffix .safetensors.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Default: beside FILE, with the suffix .safetensors, or .<format>.pth.")
+    ] = None,
     detector_only: Annotated[bool, typer.Option(help="Leave out what only training needs.")] = False,
+    form: Annotated[
+        Literal["detectron2", "adelaidet", "mmdetection"] | None,
+        typer.Option("--format", help="Whose names and file to write, the detector's weights alone."),
+    ] = None,
 ) -> None:
-    """Write a trained run's weights as safetensors, with its description in the metadata."""
+    """Write a trained run's weights as safetensors, with its description in the metadata; or as another project has them."""
+    if form is not None:
+        from comics.weights.foreign import export_foreign
+
+        output = output or file.with_suffix(f".{form}.pth")
+        exported = export_foreign(file, output, form)
+        print(f"{output}: {len(exported.tensors)} tensors. The configuration has to say:")
+        for name, value in exported.config.items():
+            print(f"  {name}: {json.dumps(value)}")
+        if attention := [name for name in exported.left_out if name.startswith("attention.")]:
+            print(f"Left out: {len(attention)} tensors of the attention, for which {form} has no place.")
+        return
     from comics.weights.export import default_output, export_model
 
     output = output or default_output(file)

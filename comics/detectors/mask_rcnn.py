@@ -191,8 +191,8 @@ class MaskRCNN(Detector):
         )
 
     def implied(self, family: str) -> dict[str, Tensor]:
-        """The anchors of detectron2 and torchvision: eight strides a side, whatever the level."""
-        if family not in ("detectron2", "torchvision"):
+        """The anchors of detectron2, mmdetection and torchvision: eight strides a side, whatever the level."""
+        if family not in ("detectron2", "mmdetection", "torchvision"):
             return {}
         anchors = cell_anchors([8.0 * stride for stride in self.strides])
         return {"anchors": anchors.round() if family == "torchvision" else anchors}

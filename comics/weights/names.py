@@ -1,12 +1,14 @@
 """Names: which tensor of whose checkpoint is which tensor of ours.
 
-Five families of files are known. The mapping goes through regular expressions, one line a layer, so that the table can
+Six families of files are known. The mapping goes through regular expressions, one line a layer, so that the table can
 be read and checked against a file's list of names:
 
 - ``caffe2``: Detectron's and MSRA's pickles, ``res2_0_branch2a_w``. BGR images in 0-255, stride in the 1x1 convolution.
 - ``detectron2``: detectron2's model zoo and AdelaiDet, ``backbone.bottom_up.res2.0.conv1.weight``. The same images,
   unless the file says otherwise; ``__author__: torchvision`` is its copy of torchvision's ResNet, and of its images.
 - ``torchvision``: ``layer1.0.conv1.weight`` or a whole ``maskrcnn_resnet50_fpn``. RGB images in 0-1, stride in the 3x3.
+- ``mmdetection``: its Mask R-CNN, ``neck.lateral_convs.0.conv.weight``. Like torchvision's; where the file says that images are
+  BGR (``comics weights export`` writes it, mmdetection does not), its "caffe" style, like detectron2's.
 - ``timm``: a model of timm, under its own names; told by those of the backbone that it is read into.
 - ``comics``: model.pt of a run, or what ``comics weights import`` and ``export`` wrote.
 """
@@ -59,6 +61,7 @@ class Checkpoint:
 
 
 _FAMILIES = (
+    ("mmdetection", re.compile(r"^(neck\.lateral_convs|roi_head\.(bbox|mask)_head)\.")),
     ("caffe2", re.compile(r"(^|_)branch2a_|^conv1_w$")),
     ("detectron2", re.compile(r"(^|\.)(stem\.conv1|res2\.0\.conv1|fpn_lateral\d|proposal_generator|ins_head)\.")),
     ("torchvision", re.compile(r"(^|\.)layer1\.0\.conv1\.weight$")),
@@ -105,13 +108,14 @@ def recognise(
     found = Checkpoint(file, family, tensors)
     if family == "caffe2":
         found.tensors = _unfold_batchnorm(tensors)
-    if family != "torchvision" and author != "torchvision":
+    if family not in ("torchvision", "mmdetection") and author != "torchvision":
         found.channel_order, found.stride_in_1x1 = "bgr", True
         _set_pixels(found, MSRA_MEAN_BGR, (1.0, 1.0, 1.0))
     if "pixel_mean" in tensors and "pixel_std" in tensors:  # old detectron2 files say it themselves
         mean, std = tensors["pixel_mean"].flatten().tolist(), tensors["pixel_std"].flatten().tolist()
         if len(mean) == len(std) == 3:
             found.channel_order = "bgr" if mean[0] < mean[2] else "rgb"
+            found.stride_in_1x1 |= family == "mmdetection" and found.channel_order == "bgr"
             _set_pixels(found, mean, std)
     if channel_order != "auto":
         found.channel_order = channel_order
@@ -213,6 +217,21 @@ _TORCHVISION = _rules(
     (r"(?:backbone\.body\.)?((?:conv1|bn1|layer\d)\..+)", rf"{_BODY}.\1"),
     (r"fc\.\w+", "", _IMAGENET),
 )
+_MMDETECTION = _rules(
+    (r"backbone\.((?:conv1|bn1|layer\d)\..+)", rf"{_BODY}.\1"),
+    (r"neck\.lateral_convs\.(\d)\.conv\.(\w+)", rf"{_FPN}.lateral.\1.\2"),
+    (r"neck\.fpn_convs\.([0-3])\.conv\.(\w+)", rf"{_FPN}.output.\1.\2"),
+    (r"rpn_head\.rpn_conv\.(\w+)", r"rpn.head.conv.0.0.\1"),
+    (r"rpn_head\.rpn_cls\.(\w+)", r"rpn.head.cls_logits.\1"),
+    (r"rpn_head\.rpn_reg\.(\w+)", r"rpn.head.bbox_pred.\1"),
+    (r"roi_head\.bbox_head\.shared_fcs\.([01])\.(\w+)", lambda m: f"roi_heads.box_head.fc{int(m[1]) + 6}.{m[2]}"),
+    (r"roi_head\.bbox_head\.fc_cls\.(\w+)", r"roi_heads.box_predictor.cls_score.\1"),
+    (r"roi_head\.bbox_head\.fc_reg\.(\w+)", r"roi_heads.box_predictor.bbox_pred.\1"),
+    (r"roi_head\.mask_head\.convs\.(\d)\.conv\.(\w+)", r"roi_heads.mask_head.\1.0.\2"),
+    (r"roi_head\.mask_head\.upsample\.(\w+)", r"roi_heads.mask_predictor.conv5_mask.\1"),
+    (r"roi_head\.mask_head\.conv_logits\.(\w+)", r"roi_heads.mask_predictor.mask_fcn_logits.\1"),
+    (r"pixel_(mean|std)", "", "read as the statistics of the file's images"),
+)
 
 
 def _pyramid(finest: int) -> list[Rule]:
@@ -285,7 +304,7 @@ _HEADS: dict[str, list[Rule]] = {
     "condinst": [*_FCOS, *_CONDINST],
     "meinst": [*_FCOS, *_MEINST],
 }
-_FAMILY_RULES = {"caffe2": _CAFFE2, "detectron2": _DETECTRON2, "torchvision": _TORCHVISION}
+_FAMILY_RULES = {"caffe2": _CAFFE2, "detectron2": _DETECTRON2, "torchvision": _TORCHVISION, "mmdetection": _MMDETECTION}
 
 
 @cache
@@ -318,8 +337,8 @@ def rename(detector: str, family: str, source: str, finest: int = 3) -> tuple[st
 
 
 def class_rows(family: str, target: str, tensor: Tensor) -> tuple[Tensor, str]:
-    """The rows of a class layer in our order: the background comes first here, last or not at all in detectron2."""
-    if family != "detectron2" or not target.startswith("roi_heads."):
+    """The rows of a class layer in our order: the background comes first here, last or not at all in detectron2 and mmdetection."""
+    if family not in ("detectron2", "mmdetection") or not target.startswith("roi_heads."):
         return tensor, ""
     if "cls_score" in target:
         return torch.cat([tensor[-1:], tensor[:-1]]), "background moved to the front"

@@ -49,7 +49,7 @@ class Report:
 
     Attributes:
         file: what was read.
-        family: whose form it has ("caffe2", "detectron2", "torchvision", "timm" or "comics").
+        family: whose form it has ("caffe2", "detectron2", "torchvision", "mmdetection", "timm" or "comics").
         detector: what it was read into.
         channel_order: of the images that the file's first convolution expects; the import turns it to RGB.
         pixel_mean: of the file, RGB, for images in [0, 1]; likewise `pixel_std`.
