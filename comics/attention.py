@@ -133,6 +133,23 @@ class _Block(nn.Module):
         return torch.relu_(self.norms[level](self.conv(x)))
 
 
+def pooled_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Adaptive average pooling of (B, C, H, W) to (B, C, height, width)."""
+    if not torch.compiler.is_exporting():
+        return adaptive_avg_pool2d(x, (height, width))
+    # ONNX has no such operator of dynamic size: the same sums as two products of matrices
+    return _averaging(x.shape[2], height, x.device) @ x @ _averaging(x.shape[3], width, x.device).T
+
+
+def _averaging(cells: int, pooled: int, device: torch.device) -> Tensor:
+    """(pooled, cells): row i averages the cells from floor(i cells / pooled) to below ceil((i + 1) cells / pooled)."""
+    row = torch.arange(pooled, device=device)
+    first, end = (row * cells) // pooled, ((row + 1) * cells + pooled - 1) // pooled
+    place = torch.arange(cells, device=device)
+    inside = ((place >= first[:, None]) & (place < end[:, None])).float()
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
 class FrequencyAttention(nn.Module):
     """The attention branch, for all levels of a pyramid.
 
@@ -178,17 +195,21 @@ class FrequencyAttention(nn.Module):
         Returns:
             Maps of the same shapes.
         """
-        # its maps are larger than any level's: they are made again in the backward pass, which is cheaper than to keep them
-        frequencies = checkpoint(
-            self.image_branch,
-            self.image_residuals(images, sizes),
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=lambda: (nullcontext(), _recomputing(self.image_branch)),
-        )
+        residuals = self.image_residuals(images, sizes)
+        if torch.is_grad_enabled():
+            # its maps are larger than any level's: they are made again in the backward pass, which is cheaper than to keep them
+            frequencies = checkpoint(
+                self.image_branch,
+                residuals,
+                use_reentrant=False,
+                preserve_rng_state=False,
+                context_fn=lambda: (nullcontext(), _recomputing(self.image_branch)),
+            )
+        else:
+            frequencies = self.image_branch(residuals)
         result = []
         for index, (level, stride) in enumerate(zip(features, self.strides, strict=True)):
-            frequencies = adaptive_avg_pool2d(frequencies, (level.shape[2], level.shape[3]))  # from the finer level's
+            frequencies = pooled_to(frequencies, level.shape[2], level.shape[3])  # from the finer level's
             seen = frequencies
             if self.looks_at_features:
                 found = self.feature_residuals(level, sizes, stride)

@@ -1,4 +1,4 @@
-"""``comics detect``: faces of one's own pictures and videos."""
+"""``comics detect | export | app``: faces of one's own pictures and videos; a run as a graph, and as a page."""
 
 from __future__ import annotations
 
@@ -135,6 +135,58 @@ def _listed(path: Path) -> list[str]:
     return [os.fsdecode(line) for line in text.splitlines() if line.strip()]
 
 
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A trained run of params.yaml, model.pt or .safetensors.", metavar="MODEL")
+    ],
+    onnx: Annotated[Path | None, typer.Option("--onnx", help="ONNX file to write.")] = None,
+    torch_export: Annotated[
+        Path | None, typer.Option("--torch-export", help="Program of torch.export to write.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; its first one by default.", min=0)] = None,
+) -> None:
+    """Write MODEL as one graph with its post-processing, of dynamic batch and size, checked against the detector."""
+    if onnx is None and torch_export is None:
+        raise UserError("There is nothing to write.", "Give --onnx FILE, --torch-export FILE, or both.")
+    from comics.detect.backends import TorchBackend
+    from comics.detect.export import export_onnx, export_torch
+    from comics.detect.model import load
+
+    backend = load(model, seed=seed, device="cpu", precision="fp32").backend
+    if not isinstance(backend, TorchBackend):
+        raise UserError(f"{model}: is an export already.", "Give model.pt or .safetensors.")
+    if torch_export is not None:
+        export_torch(backend, torch_export)
+        print(torch_export)
+    if onnx is not None:
+        worst = export_onnx(backend, onnx)
+        print(f"{onnx}: within {worst:.1e} of the detector, in onnxruntime.")
+
+
+def app(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="One model, or two to compare: runs or files. [comics]", metavar="MODEL..."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine's own.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Default: a free one from 7860 on.", min=1, max=65535)] = None,
+    threshold: Annotated[str, typer.Option(help="As of `comics detect`, to begin with.")] = "",
+    browser: Annotated[bool, typer.Option("--browser", help="Open a browser.")] = False,
+) -> None:
+    """Show a page to try models with: drop pictures or a video, move the threshold, compare two side by side."""
+    from comics.detect.app import launch
+    from comics.detect.model import load
+
+    names = models or ["comics"]
+    if len(names) > 2:
+        raise UserError(f"MODEL: {len(names)} are given.", "One is shown, or two are compared.")
+    loaded = [load(name, threshold=threshold or None) for name in names]
+    for model in loaded:
+        print(model.about.notice, file=sys.stderr)
+    launch(loaded, host, port, browser)
+
+
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    root.command()(detect)
+    for command in (detect, export, app):
+        root.command()(command)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PAD_TO = 32
 """Sides of a batch are multiples of it, in px: the coarsest stride of the backbones."""
 
+SMALLEST = 160
+"""Least side of what an exported graph takes, in px: below, its coarsest map would have one cell, which graphs fix."""
+
 Mask = NDArray[np.bool_]
 
 
@@ -94,10 +97,10 @@ def cropped(masks: NDArray[np.bool_]) -> list[tuple[Mask, tuple[int, int]]]:
     return parts
 
 
-def padded(pictures: Sequence[Pixels]) -> tuple[NDArray[np.float32], list[tuple[int, int]]]:
-    """Pictures as one batch (B, 3, H, W) in [0, 1], padded with zeros to multiples of `PAD_TO`, and their sizes."""
+def padded(pictures: Sequence[Pixels], smallest: int = PAD_TO) -> tuple[NDArray[np.float32], list[tuple[int, int]]]:
+    """Pictures as one batch (B, 3, H, W) in [0, 1], padded to multiples of `PAD_TO`, `smallest` at least, and their sizes."""
     sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
-    height, width = (-(-max(sides) // PAD_TO) * PAD_TO for sides in zip(*sizes, strict=True))
+    height, width = (max(smallest, -(-max(sides) // PAD_TO) * PAD_TO) for sides in zip(*sizes, strict=True))
     batch = np.zeros((len(pictures), 3, height, width), np.float32)
     for slot, picture in zip(batch, pictures, strict=True):
         np.multiply(
@@ -298,7 +301,7 @@ class OnnxBackend:
             raise UserError(f"{name}: no export of `comics export --onnx` ({error}).") from None
 
     def find(self, pictures: Sequence[Pixels]) -> list[Found]:
-        images, sizes = padded(pictures)
+        images, sizes = padded(pictures, SMALLEST)
         boxes, scores, labels, owners, masks = self.session.run(
             ["boxes", "scores", "labels", "images", "masks"], {"pixels": images, "sizes": np.array(sizes, np.int64)}
         )

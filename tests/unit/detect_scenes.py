@@ -21,7 +21,11 @@ SIDE = 128
 
 
 def run_of(
-    dataset: Dataset | None = None, detector: str = "blendmask", model: ModelParams = TINY, **inference
+    dataset: Dataset | None = None,
+    detector: str = "blendmask",
+    model: ModelParams = TINY,
+    image_size: int = SIDE,
+    **inference,
 ) -> ResolvedRun:
     return ResolvedRun(
         name="tiny",
@@ -31,7 +35,7 @@ def run_of(
         params=RunParams(
             detector=detector,
             model=model,
-            training=TrainingParams(image_size=SIDE, precision="fp32"),
+            training=TrainingParams(image_size=image_size, precision="fp32"),
             inference=InferenceParams(**{"max_detections": 12, **inference}),
         ),
     )
