@@ -13,9 +13,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas
+
     from comics.detect.model import Model
 
-__all__ = ["list_detectors", "load"]
+__all__ = ["list_detectors", "load", "load_results"]
 __version__ = "0.1.0"
 
 
@@ -39,3 +41,18 @@ def list_detectors() -> list[str]:
     from comics.detectors import names
 
     return names()
+
+
+def load_results(params: str | os.PathLike[str] | None = None, root: str | os.PathLike[str] = ".") -> pandas.DataFrame:
+    """The scores of every run as one tidy table, a row a number (`comics.results.load`).
+
+    Args:
+        params: a params.yaml; by default that of the folder `root`.
+        root: the project's folder, which holds ``results/``.
+
+    Raises:
+        UserError: params.yaml or a file of scores is not what it should be.
+    """
+    from comics.results import load
+
+    return load(None if params is None else os.fspath(params), os.fspath(root))

@@ -132,11 +132,12 @@ class Portable(nn.Module):
         super().__init__()
         self.model = backend.model
         detector = backend.model.detector
-        if not isinstance(detector, BlendMask | CondInst | MEInst):
+        if type(detector) not in (BlendMask, CondInst, MEInst):  # what derives from them selects or draws otherwise
             raise UserError(
                 f"{backend.origin.detector}: cannot be exported as one graph.", "blendmask, condinst and meinst can."
             )
-        self.detector: FCOSDetector = detector
+        assert isinstance(detector, FCOSDetector)
+        self.detector = detector
 
     def forward(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         features = self.model.features(pixels, sizes)  # type: ignore[arg-type]

@@ -350,3 +350,23 @@ def test_training_data_is_no_split_to_calibrate_on(project):
         answer = CliRunner().invoke(app(), ["calibrate", "comics", "--split", split])
         assert isinstance(answer.exception, UserError)
         assert words in answer.exception.message
+
+
+def test_load_results_from_the_package(project):
+    import comics
+    from comics.params import load
+    from comics.report.results import scores_path
+    from comics.results import load as tidy
+
+    _, run = project
+    from typer.testing import CliRunner
+
+    from comics.cli import app
+
+    path = scores_path(run, "test_dev")
+    arguments = ["evaluate", str(run.annotations("test_dev")), str(path.with_name("test_dev.detections.json"))]
+    answer = CliRunner().invoke(app(), [*arguments, "--output", str(path)], catch_exceptions=False)
+    assert answer.exit_code == 0, answer.output
+    table = comics.load_results()
+    assert set(table["run"]) >= {"comics"}
+    assert len(table) == len(tidy(load()))
