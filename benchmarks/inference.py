@@ -46,7 +46,7 @@ def fresh(backbone: str, size: int) -> tuple[ResolvedRun, dict[str, torch.Tensor
     from comics.model import Comics
 
     params = RunParams(model=ModelParams(backbone=backbone), training=TrainingParams(image_size=size))
-    run = ResolvedRun(name="fresh", seed=0, dataset_name="mini", dataset=MiniDataset(), params=params)
+    run = ResolvedRun(name="fresh", place="fresh", seed=0, dataset_name="mini", dataset=MiniDataset(), params=params)
     torch.manual_seed(0)
     return run, Comics(run).state_dict()
 

@@ -109,7 +109,9 @@ def padded(pictures: Sequence[Pixels], smallest: int = PAD_TO) -> tuple[NDArray[
     return batch, sizes
 
 
-def open_backend(source: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> Backend:
+def open_backend(
+    source: str | os.PathLike[str], device: str = "auto", precision: str = "auto", run: ResolvedRun | None = None
+) -> Backend:
     """The network in a file: ``model.pt`` of a run, safetensors with a description, or ONNX.
 
     Args:
@@ -129,11 +131,12 @@ def open_backend(source: str | os.PathLike[str], device: str = "auto", precision
         )
     if path.suffix == ".onnx":
         return OnnxBackend(path, device)
-    return torch_backend_of_file(path, device, precision)
+    return torch_backend_of_file(path, device, precision, run)
 
 
-def torch_backend_of_file(path: Path, device: str, precision: str) -> TorchBackend:
+def torch_backend_of_file(path: Path, device: str, precision: str, run: ResolvedRun | None = None) -> TorchBackend:
     """The network in ``model.pt`` or safetensors, by the description it carries."""
+    from comics.params import digest_of
     from comics.params.described import from_description
     from comics.weights.pickles import read_checkpoint
 
@@ -158,14 +161,17 @@ def torch_backend_of_file(path: Path, device: str, precision: str) -> TorchBacke
                 "Give model.pt of a trained run, or what `comics weights export` makes of it.",
             )
         state, described, digest = content["state_dict"], content["description"], str(content.get("digest", ""))
-    run = from_description(described, metadata.get("run") or run_name(path), name)
+    if run is not None:
+        described = run.description
+    else:
+        run = from_description(described, metadata.get("run") or run_name(path), name)
     calibration = None
     if metadata.get("calibration"):
         calibration = from_json(_json(metadata["calibration"], name), name)
     elif (beside := path.parent / "calibration.json").exists() and path.name == "model.pt":
         calibration = from_json(read_json(beside), str(beside))
-        if calibration.digest != run.digest:
-            calibration = None  # of an earlier training
+        if calibration.digest != digest_of(described):
+            calibration = None  # of other weights, or of other settings of inference
     return TorchBackend(run, state, digest, calibration, device, precision)
 
 

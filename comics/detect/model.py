@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from comics.errors import UserError, did_you_mean
 from comics.evaluation.calibration import THRESHOLDS, UNCALIBRATED_SCORE
 from comics.evaluation.verdicts import FLOOR, OVERLAP, faces
 from comics.images import Picture, Pixels, Source, UnreadableImage, read, shown
+
+if TYPE_CHECKING:
+    from comics.params import ResolvedRun
 
 DEFAULT_THRESHOLD = "eer"
 UNCALIBRATED_THRESHOLD = 0.5
@@ -70,14 +73,15 @@ def load(
     Raises:
         UserError: there is nothing of that name, or it cannot be used.
     """
-    path = Path(run_or_file)
-    if not path.exists() and path.suffix not in (".pt", ".safetensors", ".onnx"):
-        path = run_file(str(run_or_file), seed, Path(project))
-    return Model(open_backend(path, device, precision), threshold)
+    path, run = Path(run_or_file), None
+    # a folder of the run's name is none of a run: the project's own package is called comics
+    if not path.is_file() and not (path / "model.pt").is_file() and path.suffix not in (".pt", ".safetensors", ".onnx"):
+        path, run = run_file(str(run_or_file), seed, Path(project))
+    return Model(open_backend(path, device, precision, run), threshold)
 
 
-def run_file(run: str, seed: int | None, project: Path) -> Path:
-    """The weights of a run of the project's params.yaml.
+def run_file(run: str, seed: int | None, project: Path) -> tuple[Path, ResolvedRun]:
+    """The weights of a run of the project's params.yaml, and the run.
 
     Raises:
         UserError: there is no project, no such run, or it is not trained, or has changed since.
@@ -106,7 +110,7 @@ def run_file(run: str, seed: int | None, project: Path) -> Path:
             f"{resolved.checkpoint_digest}).",
             f"Train it with: snakemake --force {target}, or give the file itself: --weights {target}",
         )
-    return folder / "model.pt"
+    return folder / "model.pt", resolved
 
 
 class Model:

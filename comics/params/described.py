@@ -17,7 +17,8 @@ from comics.params.runs import RunParams
 def from_description(description: Any, name: str, source: str) -> ResolvedRun:
     """The run whose `ResolvedRun.description` is `description`.
 
-    What a description leaves out because it decides nothing, such as the number of loaders, has its default.
+    What a description leaves out because it decides nothing, such as the number of loaders, has its default. Its digest is that of
+    the description, which may be of another code version, and not the result's.
 
     Args:
         description: as weights carry it.
@@ -32,6 +33,8 @@ def from_description(description: Any, name: str, source: str) -> ResolvedRun:
         content.pop("code_version", None)
         dataset = dict(content.pop("dataset"))
         dataset_name, seed = str(dataset.pop("name")), int(content.pop("seed"))
+        # what its weights started from is in them
+        content["model"] = {key: value for key, value in content["model"].items() if key != "start"}
         parts = {**content, **(content.get("objective") or {})}
         components = [component for component in get_args(Component) if isinstance(parts.get(component), Mapping)]
         return ResolvedRun(

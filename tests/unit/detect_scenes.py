@@ -29,6 +29,7 @@ def run_of(
 ) -> ResolvedRun:
     return ResolvedRun(
         name="tiny",
+        place="tiny",
         seed=0,
         dataset_name="openforensics" if isinstance(dataset, OpenForensicsDataset) else "mini",
         dataset=dataset or MiniDataset(),

@@ -262,11 +262,31 @@ def test_a_calibration_travels_with_the_weights(weights, tmp_path):
     assert not comics.load(tmp_path).about.calibrated
 
 
+def test_a_run_by_name_has_the_inference_that_params_yaml_gives_it_now(tmp_path):
+    import comics.params
+
+    text = (Path(__file__).parents[2] / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    run = comics.params.load(tmp_path / "params.yaml").resolve("comics")
+    write_model(tmp_path / run.folder, run)
+    write_json(tmp_path / run.folder / "calibration.json", calibration(run.digest).as_json())
+    model = comics.load("comics", project=tmp_path, device="cpu")
+    assert model.about.calibrated
+    assert model.about.model == "comics"
+    assert model.backend.model.detector.inference == run.inference
+
+
 def test_a_description_gives_its_run_back():
     for run in (run_of(), run_of(OpenForensicsDataset())):
         again = from_description(json.loads(json.dumps(run.description)), run.name, "x")
         assert again.digest == run.digest
         assert again.checkpoint_digest == run.checkpoint_digest
+    started = run_of().model_copy(update={"start": run_of(detector="condinst")})
+    assert "start" in started.description["model"]
+    assert (
+        from_description(started.description, "tiny", "x").model.model_dump()
+        == started.from_checkpoint().model.model_dump()
+    )
     for bad in ({}, None, {"dataset": {"name": "x", "kind": "nonsense"}, "seed": 0}, [1]):
         with pytest.raises(UserError, match=r"^x: "):
             from_description(bad, "x", "x")

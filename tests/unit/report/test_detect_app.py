@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detect_scenes import calibration, picture
-from report.browser import Browser
 from typer.testing import CliRunner
 
 from comics.cli import app as command_line
@@ -17,6 +16,8 @@ from comics.detect import app
 from comics.detect.backends import Found, Origin
 from comics.detect.model import Model
 from comics.errors import UserError
+
+from .browser import Browser
 
 
 class Two:
