@@ -79,7 +79,7 @@ def test_in_a_browser(models, tmp_path):
         browser.call("Page.navigate", url=page.local_url)
         until(browser, "!!document.querySelector('#given input[type=file]')")
         text = "document.body.innerText"
-        assert browser.run(f"{text}.split('no forensic tool').length") == 3  # one a model
+        until(browser, f"{text}.split('no forensic tool').length === 3")  # one a model
         root = browser.call("DOM.getDocument")["root"]["nodeId"]
         field = browser.call("DOM.querySelector", nodeId=root, selector="#given input[type=file]")["nodeId"]
         browser.call("DOM.setFileInputFiles", nodeId=field, files=[str(tmp_path / "a.png")])
