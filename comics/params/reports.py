@@ -265,5 +265,7 @@ class StudyParams(Block):
     split: Split = "test_challenge"
     rows: list[StudyRow] = Field(min_length=2)
     """The first is the baseline."""
+    metrics: list[Metric] = Field(["AP", "oLRP"], min_length=1)
+    """What is compared, of boxes and of masks."""
     samples: int = Field(1000, ge=1)
     """Resamples of the bootstrap."""

@@ -115,13 +115,16 @@ def compute(
         files[baseline],
         {run: paths for run, paths in files.items() if run != baseline},
         samples=study.samples,
+        metrics=list(study.metrics),
         progress=progress,
     )
+    gains = [gain for gain in gains if gain.difference == gain.difference]  # a metric may be of masks alone
     content = {
         "study": name,
         "digests": digests(params, study),
         "samples": study.samples,
         "split": study.split,
+        "metrics": list(study.metrics),
         "gains": [asdict(gain) for gain in gains],
     }
     write_json(root / effects_path(params, name), content, indent=2)
@@ -141,7 +144,12 @@ def read_effects(params: Params, name: str, root: Path = Path()) -> list[Effect]
     if (root / path).exists():
         require_intact(root / path, f"Renew with: snakemake --force {path}")
         content = read_json(root / path)
-    wanted = {"digests": digests(params, study), "samples": study.samples, "split": study.split}
+    wanted = {
+        "digests": digests(params, study),
+        "samples": study.samples,
+        "split": study.split,
+        "metrics": list(study.metrics),
+    }
     if any(content.get(key) != value for key, value in wanted.items()):
         problem = "made of other versions of its runs" if content else "no such result"
         raise UserError(f"{path}: {problem}.", f"Renew with: snakemake {'--force ' if content else ''}{path}")

@@ -48,6 +48,17 @@ def test_computed_from_detections_and_rendered(studied):
             assert float(row["mean"]) == pytest.approx(100 * sum(gain["values"]) / 3)
 
 
+def test_verdicts_are_compared_like_ap(studied):
+    studied.edit("samples: 20", "samples: 20\n    metrics: [face_ACC, pixel_F1]")
+    compared = [("detection", "face_ACC"), ("segmentation", "face_ACC"), ("segmentation", "pixel_F1")]
+    assert study.compute(studied.params, "claim", compare_runs) == 4 * len(compared)
+    effects = study.read_effects(studied.params, "claim", studied.root)
+    assert study.columns(effects) == compared
+    studied.edit("metrics: [face_ACC, pixel_F1]", "metrics: [face_ACC]")
+    with pytest.raises(UserError, match="other versions"):
+        study.read_effects(studied.params, "claim", studied.root)
+
+
 def test_equal_results_give_equal_bytes(studied):
     study.compute(studied.params, "claim", compare_runs)
     first = [path.read_bytes() for path in study.render(studied.params, "claim", studied.root / "one")]
@@ -79,7 +90,7 @@ def test_power_is_told_from_the_seeds_that_there_are(project, monkeypatch):
 def fabricated(low, high, metric="AP"):
     """`compare_runs` that finds one difference for every arm."""
 
-    def compare(truth, baseline, runs, samples, progress):
+    def compare(truth, baseline, runs, samples, metrics, progress):
         return [Gain(run, "detection", metric, (0.5, 0.52), (0.4, 0.44), (low + high) / 2, low, high) for run in runs]
 
     return compare
