@@ -109,6 +109,7 @@ class Diagnosis:
 
 
 def _cosine(one: Tensor, other: Tensor) -> float:
+    one, other = one.double(), other.double()  # of ten million summands
     return float(one @ other / (one.norm() * other.norm()).clamp(min=1e-30))
 
 

@@ -57,7 +57,7 @@ def test_pulls_are_gradients_of_the_terms_and_leave_the_model_alone() -> None:
     assert set(found) == {"detection", "coarse", "intra", "inter", "coarse P3", "coarse P4"}
     assert torch.equal(model.coarse.memory.queue, queue)
     assert model.coarse.weights == weights
-    assert found["detection"].detection == pytest.approx((1.0, 1.0), abs=1e-5)
+    assert found["detection"].detection == pytest.approx((1.0, 1.0), abs=1e-9)
     assert all(len(one.norm) == len(one.classes) == 2 for one in found.values())
 
     model.detector.extractor.zero_grad()
