@@ -86,10 +86,15 @@ def with_params(command: Callable[..., Any] | None) -> Callable[..., Any] | None
 def main() -> None:
     """Entry point: a `UserError`, and what a disk or a permission refuses, is printed without a traceback and ends
     with code 2, an interruption with 130."""
+    guarded(lambda: app()())
+
+
+def guarded(work: Callable[[], object]) -> None:
+    """Do `work`; what it raises for the user to read ends the process with its code."""
     from rich.console import Console
 
     try:
-        app()()
+        work()
     except UserError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(error.message, style="bold red", markup=False)

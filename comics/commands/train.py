@@ -26,6 +26,7 @@ def train(run: RunArgument, seed: SeedOption = None) -> None:
 
     resolved = load().resolve(run, seed)
     from comics.training.fit import train as fit
+    from comics.training.launch import RankFailed
     from comics.training.signals import Interrupted
 
     try:
@@ -33,6 +34,8 @@ def train(run: RunArgument, seed: SeedOption = None) -> None:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         raise typer.Exit(interrupted.exit_code) from None
+    except RankFailed as failed:  # it has said why
+        raise typer.Exit(failed.exit_code) from None
     print(f"{path}: the weights of '{run}', seed {resolved.seed} (digest {resolved.digest}).")
 
 
@@ -178,7 +181,8 @@ def doctor() -> None:
     from rich.table import Table
 
     from comics.params import SPLITS, load
-    from comics.training.hardware import autocast_dtype, device, hardware, precision_measured, versions
+    from comics.training.devices import device
+    from comics.training.hardware import autocast_dtype, hardware, precision_measured, versions
 
     console = Console()
     table = Table(show_header=False)

@@ -15,6 +15,7 @@ from comics.contrast.flatnce import against_queue
 from comics.contrast.memory import Memory
 from comics.contrast.momentum import MomentumCopy
 from comics.params import CoarseParams
+from comics.ranks import gather_lists, mean_over_ranks, world
 
 FINEST = 3
 """The finest level is P3, of stride 8."""
@@ -95,7 +96,7 @@ class CoarseContrast(nn.Module):
         super().__init__()
         self.params, self.temperature = params, temperature
         self.weights = _level_weights(params.level_weights, levels) if params.multi_scale else [1.0]
-        self._seen: list[tuple[int, Tensor, int | None]] = []
+        self._seen: list[list[Tensor]] = []  # of each batch since the last step, the keys of each level and class
         self.memory = Memory(
             len(self.weights) * len(CLASSES),
             params.queue_size,
@@ -148,10 +149,9 @@ class CoarseContrast(nn.Module):
 
         sums = [self._compare(scale, classes) for scale, classes in enumerate(scales)]
         losses, values, counts = (torch.stack(column) for column in zip(*sums, strict=True))
+        counts = mean_over_ranks(counts)
         if self.training:
-            for scale, classes in enumerate(scales):
-                for label, (_, _, key) in enumerate(classes):
-                    self._seen.append((self._group(scale, label), key.detach(), self._unlike(scale, label)))
+            self._seen.append([key.detach() for classes in levels for _, _, key in classes])
         return self._reduce(losses, counts), self._logged(values.detach(), counts)
 
     @staticmethod
@@ -162,38 +162,44 @@ class CoarseContrast(nn.Module):
         return [projections[index](part) for part in features]  # type: ignore[index]
 
     def _reduce(self, losses: Tensor, counts: Tensor) -> Tensor:
-        """The sums (levels,) over the proposals of each level, and their numbers, to the loss."""
+        """The sums (levels,) over the proposals of each level, and their numbers, the mean over ranks, to the loss."""
         weights = torch.tensor(self.weights, device=losses.device, dtype=losses.dtype)
         if self.params.reduction == "level_mean":
-            return (weights * losses / counts.clamp(min=1)).sum()
+            return (weights * losses / counts.clamp(min=1 / world())).sum()
         total = (weights * losses).sum()
         if self.params.reduction == "sum":
-            return total
+            return total * world()
         share = (weights * counts).sum()
         return total / torch.where(share > 0, share, torch.ones_like(share))
 
     def _logged(self, values: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """InfoNCE and number of proposals of each level and of all, from sums (levels,) of InfoNCE."""
         weights = torch.tensor(self.weights, device=values.device, dtype=values.dtype)
-        means = values / counts.clamp(min=1)
+        means = values / counts.clamp(min=1 / world())
         active = (weights * (counts > 0)).sum()
         infonce = (weights * means).sum() / torch.where(active > 0, active, torch.ones_like(active))
-        logged = {"coarse_infonce": infonce, "coarse_proposals": counts.sum()}
+        logged = {"coarse_infonce": infonce, "coarse_proposals": counts.sum() * world()}
         if len(means) > 1:
             for index, (mean, count) in enumerate(zip(means, counts, strict=True)):
                 logged[f"coarse_infonce_p{FINEST + index}"] = mean
-                logged[f"coarse_proposals_p{FINEST + index}"] = count
+                logged[f"coarse_proposals_p{FINEST + index}"] = count * world()
         return logged
 
     def remember(self) -> None:
         """Move prototypes and queues by the keys since the last call, and the keys' projections by equation 1.
 
         To be called after the optimiser's step, so that a step that is refused leaves no trace; batches whose gradients are
-        accumulated are compared with the same queues.
+        accumulated are compared with the same queues. The keys of all ranks are taken in the ranks' order, so that all hold
+        the same queues and prototypes.
         """
-        for group, keys, unlike in self._seen:
-            self.memory.update(group, keys, unlike)
-        self._seen.clear()
+        if self._seen:
+            batches = [gather_lists(keys) for keys in self._seen]
+            keys = [torch.cat(parts) for parts in zip(*batches, strict=True)]  # of each level and class
+            if not self.params.multi_scale:
+                keys = [torch.cat(keys[label :: len(CLASSES)]) for label in range(len(CLASSES))]
+            for group, one in enumerate(keys):
+                self.memory.update(group, one, self._unlike(*divmod(group, len(CLASSES))))
+            self._seen.clear()
         if self.params.projection:
             self.key_projection.update()
 

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import roi_align
 
 from comics.classes import CLASSES
+from comics.ranks import gather_rows
 
 Samples = Literal["far", "close", "all"]
 REAL, FAKE = range(len(CLASSES))
@@ -172,6 +173,8 @@ def fine_losses(
     nothing = features.sum() * 0
     inside, outside = split_regions(masks, samples, margin)
     usable = inside.flatten(1).any(1) & outside.flatten(1).any(1)
+    usable, labels = gather_rows(torch.stack([usable.long(), labels], dim=1)).unbind(1)  # each rank sees all faces
+    usable = usable.bool()
     real = (usable & (labels == REAL)).nonzero()[:, 0]
     fake = (usable & (labels == FAKE)).nonzero()[:, 0]
     if not (len(real) and len(fake)):
@@ -182,11 +185,13 @@ def fine_losses(
         face, around = _mean_units(pixels, (inside, outside))
         if similarity == "pair_sum":
             face, around = face * inside.sum(1, keepdim=True), around * outside.sum(1, keepdim=True)
+        face, around = gather_rows(torch.stack([face, around], dim=1)).unbind(1)
         own, foreign = (region_mean(face[group], around[group]) / temperature for group in (real, fake))
         alike = region_mean(around[real][:, None], around[fake][None]) / temperature
         apart = region_mean(face[real][:, None], face[fake][None]) / temperature
     else:
-        pixels = normalize(pixels, dim=1, eps=SMALLEST_NORM)
+        pixels = gather_rows(normalize(pixels, dim=1, eps=SMALLEST_NORM))
+        inside, outside = gather_rows(torch.stack([inside, outside], dim=1).byte()).bool().unbind(1)
         own, foreign = (
             torch.cat([log_pixel_pairs(pixels[i], inside[i], pixels[i], outside[i], temperature)[0] for i in group])
             for group in (real[:, None], fake[:, None])

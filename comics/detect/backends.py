@@ -219,8 +219,8 @@ class TorchBackend:
         import torch
 
         from comics.model import Comics
+        from comics.training.devices import device as first_device
         from comics.training.hardware import autocast_dtype
-        from comics.training.hardware import device as first_device
 
         self.device = first_device() if device == "auto" else torch.device(device)
         self.dtype = autocast_dtype(run.training.precision if precision == "auto" else precision, self.device)

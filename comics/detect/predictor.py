@@ -20,7 +20,8 @@ from comics.params import ResolvedRun
 from comics.progress import Progress, silent, told
 from comics.provenance import write_sidecar
 from comics.training.checkpoint import load_weights, trained_on
-from comics.training.hardware import autocast_dtype, device
+from comics.training.devices import device, settle
+from comics.training.hardware import autocast_dtype
 
 
 class Predictor:
@@ -38,6 +39,7 @@ class Predictor:
         self.run = run
         path = root / run.folder / "model.pt"
         self.data = trained_on(path, root / run.annotations("train"), run)
+        settle()
         self.device = device()
         self.dtype = autocast_dtype(run.training.precision, self.device)
         model = Comics(run.from_checkpoint())

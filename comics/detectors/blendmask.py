@@ -29,6 +29,7 @@ from comics.detectors.fcos import (
 )
 from comics.params import ModelParams
 from comics.params.detectors import DetectorSettings
+from comics.ranks import as_of_all
 
 BASES = 4  # K
 ATTENTION = 14  # side of an attention map (M)
@@ -90,7 +91,8 @@ class BottomModule(nn.Module):
     def semantic_loss(self, features: Sequence[Tensor], targets: Sequence[Target]) -> Tensor:
         """Cross-entropy of the class of every eighth pixel, background included."""
         logits = self.semantic(features[0]).float()
-        return functional.cross_entropy(logits, semantic_targets(targets, SEMANTIC_STRIDE))
+        wanted = semantic_targets(targets, SEMANTIC_STRIDE)
+        return as_of_all(functional.cross_entropy(logits, wanted), wanted.numel())
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -19,6 +19,7 @@ from comics.detectors.base import Size, Target, at_least_float32, register
 from comics.detectors.fcos import Candidates, FCOSDetector, FCOSOutputs, Grid, Matches, PointConv
 from comics.params import ModelParams
 from comics.params.detectors import DetectorSettings
+from comics.ranks import as_of_all
 
 MASK_MAPS = 8  # channels of the image-wide map
 HIDDEN = 8  # channels of the dynamic head
@@ -239,7 +240,7 @@ class CondInst(FCOSDetector):
         start = MASK_STRIDE // 2
         wanted = torch.cat([target["masks"][:, start::MASK_STRIDE, start::MASK_STRIDE] for target in targets])
         masks = self._masks(outputs, matches.grid, images, locations)
-        return dice_loss(masks, wanted[faces].float()).sum() / max(len(images), 1)
+        return as_of_all(dice_loss(masks, wanted[faces].float()).sum() / max(len(images), 1), len(images))
 
     def draw(
         self, outputs: CondInstOutputs, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]

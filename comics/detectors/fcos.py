@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import batched_nms, clip_boxes_to_image, sigmoid_focal_loss
@@ -23,6 +22,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, sigmoid_focal_loss
 from comics.detectors.backbone import Extractor, build_extractor
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, crop_features
 from comics.params import InferenceParams, ModelParams
+from comics.ranks import mean_over_ranks, world
 
 LEVEL_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
 """Of the largest distance to a side, px, for each level (FCOS paper)."""
@@ -296,15 +296,6 @@ def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return 1 - (intersection + 1) / (union + 1) + (enclosing - union) / enclosing
 
 
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of `value` over the processes of distributed training; itself when there is one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    value = value.clone()
-    torch.distributed.all_reduce(value)
-    return value / torch.distributed.get_world_size()
-
-
 def pad_targets(targets: Sequence[Target], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (B, N, 4), labels (B, N) and which of them are real (B, N), N the largest number of faces."""
     counts = [len(target["labels"]) for target in targets]
@@ -431,7 +422,9 @@ class FCOSDetector(Detector):
             faces=faces + (counts.cumsum(0) - counts)[images],
             distances=distances / grid.strides[locations][:, None],
             centerness=centerness,
-            positives=mean_over_ranks(torch.tensor(float(len(images)), device=grid.points.device)).clamp(min=1.0),
+            positives=mean_over_ranks(torch.tensor(float(len(images)), device=grid.points.device)).clamp(
+                min=1.0 / world()
+            ),
             weight=mean_over_ranks(centerness.sum()).clamp(min=1e-6),
             grid=grid,
         )

@@ -28,6 +28,7 @@ from comics.detectors.fcos import paste_masks
 from comics.detectors.roi import MASK_SIDE, PyramidRoIAlign, box_mask_targets, class_masks, mask_loss, resized
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
+from comics.ranks import as_of_all
 
 ANCHOR_SIZES = (32, 64, 128, 256, 512)  # px, one a level (FPN paper, section 4.1)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)  # height / width
@@ -292,8 +293,10 @@ class MaskRCNN(Detector):
         wanted = torch.cat(labels)[sampled]
         box = functional.smooth_l1_loss(deltas[positive], codes[positive], beta=self.beta, reduction="sum")
         return {
-            "objectness": functional.binary_cross_entropy_with_logits(objectness.flatten()[sampled], wanted),
-            "rpn_box": box / len(sampled),
+            "objectness": as_of_all(
+                functional.binary_cross_entropy_with_logits(objectness.flatten()[sampled], wanted), len(sampled)
+            ),
+            "rpn_box": as_of_all(box / len(sampled), len(sampled)),
         }
 
     def _box_losses(self, logits: Tensor, codes: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
@@ -301,11 +304,14 @@ class MaskRCNN(Detector):
         by the number of all (Fast R-CNN paper, equation 1)."""
         if not len(logits):
             nothing = (logits.sum() + codes.sum()) * 0
-            return {"class": nothing, "box": nothing}
+            return {"class": as_of_all(nothing, 0), "box": as_of_all(nothing, 0)}
         positive = torch.where(labels > 0)[0]
         predicted = codes.view(len(codes), -1, 4)[positive, labels[positive]]
         box = functional.smooth_l1_loss(predicted, wanted[positive], beta=self.beta, reduction="sum")
-        return {"class": functional.cross_entropy(logits, labels), "box": box / len(labels)}
+        return {
+            "class": as_of_all(functional.cross_entropy(logits, labels), len(labels)),
+            "box": as_of_all(box / len(labels), len(labels)),
+        }
 
     def _mask_losses(
         self, outputs: MaskRCNNOutputs, faces: list[Any], boxes: list[Tensor], matches: list[Tensor], labels: Tensor
@@ -320,7 +326,8 @@ class MaskRCNN(Detector):
             labels: (M,) of all of them, from 1 on.
         """
         logits, _ = self._mask_logits(outputs, boxes)
-        return {"mask": mask_loss(class_masks(logits, labels), self._mask_targets(faces, boxes, matches))}
+        loss = mask_loss(class_masks(logits, labels), self._mask_targets(faces, boxes, matches))
+        return {"mask": as_of_all(loss, len(labels))}
 
     def _mask_targets(self, faces: list[Any], boxes: list[Tensor], matches: list[Tensor]) -> Tensor:
         return box_mask_targets(faces, boxes, matches, MASK_SIDE, self.aligned)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from comics.detectors.base import Target, at_least_float32
+from comics.ranks import mean_over_ranks, world
 
 MASK_SIDE = 28  # of a predicted mask
 
@@ -185,4 +186,5 @@ def mask_iou_targets(probabilities: Tensor, wanted: Tensor, shares: Tensor) -> T
 def mask_iou_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
     """Half the mean squared error of IoUs (M,), over those whose target is not 0; 0 when there are none."""
     some = wanted > 0
-    return 0.5 * (some * (at_least_float32(predicted) - wanted).square()).sum() / some.sum().clamp(min=1)
+    count = mean_over_ranks(some.sum().float()).clamp(min=1 / world())
+    return 0.5 * (some * (at_least_float32(predicted) - wanted).square()).sum() / count

@@ -37,6 +37,7 @@ from comics.detectors.cells import (
 )
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
+from comics.ranks import as_of_all, mean_over_ranks, world
 
 GRIDS = (40, 36, 24, 16, 12)  # cells a side of each level (section 4)
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
@@ -293,7 +294,9 @@ class SOLOv2(Detector):
             mask = torch.cat(dice).mean()
         else:  # no object: keeps the kernels and the mask branch in the graph, which distributed training wants
             mask = outputs.mask_features.float().sum() * 0 + sum(kernel.float().sum() for kernel in outputs.kernels) * 0
-        return {"category": focal / (positives + 1), "mask": MASK_WEIGHT * mask}
+        mask = as_of_all(mask, positives)
+        mean = mean_over_ranks(torch.tensor(float(positives), device=focal.device))
+        return {"category": focal / (mean + 1 / world()), "mask": MASK_WEIGHT * mask}
 
     @staticmethod
     def _draw(kernels: Tensor, mask_features: Tensor) -> Tensor:

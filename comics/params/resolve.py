@@ -74,7 +74,7 @@ def digest_of(description: Mapping[str, Any]) -> str:
 PRESET = "openforensics"
 """The dataset whose presets are taken for one that has none: the paper's."""
 
-_NO_EFFECT = {"workers", "gradient_norms_every", "checkpoint_minutes"}
+_NO_EFFECT = {"workers", "gradient_norms_every", "checkpoint_minutes", "devices"}
 
 _NO_EFFECT_DATASET = {"base_url", "archive_gb", "archive_ratio"}
 

@@ -164,6 +164,11 @@ class TrainingParams(Block):
     """Loader processes; no effect on the result."""
     checkpoint_minutes: float = Field(10.0, gt=0)
     """Between two resumable checkpoints; no effect on the result."""
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    """GPUs (or processes, on a processor) that share each batch; `auto` takes the free GPUs. No effect on the result but for
+    rounding and what detectors draw at random."""
+    accumulate: int = Field(1, ge=1)
+    """Parts in which a batch is computed, one after the other, where the device has no memory for all of it."""
 
 
 class RunParams(Block):

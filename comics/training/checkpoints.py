@@ -22,6 +22,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from comics.errors import UserError
 from comics.params import ResolvedRun
 from comics.provenance import is_intact, read_sidecar, sidecar_path, write_sidecar
+from comics.ranks import world
 from comics.training.finite import require_finite
 from comics.training.signals import Interrupted, Interruption
 from comics.training.tensors import write_tensors
@@ -231,12 +232,21 @@ class Checkpoints(lightning.Callback):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # gradients of half a step are in no checkpoint
-        stop = self.interruption.signum
+        stop, due = self._asked(pl_module.device, time.monotonic() - self._saved >= self.seconds)
         if stop is not None:
             self._save(trainer)
             raise Interrupted(stop, f"step {trainer.global_step} is saved, the same command goes on from it")
-        if time.monotonic() - self._saved >= self.seconds:
+        if due:
             self._save(trainer)
+
+    def _asked(self, on: torch.device, due: bool) -> tuple[int | None, bool]:
+        """Whether to stop, and whether to save: the same answer on all ranks."""
+        if world() == 1:
+            return self.interruption.signum, due
+        asked = torch.tensor([self.interruption.signum or 0, int(due)], device=on)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        stop, late = asked.tolist()
+        return stop or None, bool(late)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._step = -1  # the loop's state is another than at the end of its last batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
+import os
 import resource
 import sys
 import warnings
@@ -17,6 +17,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 
 from comics.data.canonical.content import Content, content_of
 from comics.data.loading.batches import training_loader
@@ -27,10 +28,13 @@ from comics.provenance import is_intact, read_sidecar
 from comics.training.checkpoint import load_weights, save_weights
 from comics.training.checkpoints import CheckpointFolder, Checkpoints
 from comics.training.curves import CurveLogger
+from comics.training.devices import choose, claimed, device
 from comics.training.energy import Expense, nvml_counters, rapl_counters
-from comics.training.hardware import autocast_dtype, device, git_state, gpu_uuid, hardware, precision_measured, versions
+from comics.training.hardware import autocast_dtype, git_state, gpu_uuid, hardware, precision_measured, versions
+from comics.training.launch import launch, rank, ranks
 from comics.training.messages import warn
 from comics.training.module import TrainingModule
+from comics.training.norms import over_ranks
 from comics.training.progress import TrainingProgress
 from comics.training.signals import Interruption
 from comics.training.status import STATUS_NAME
@@ -62,14 +66,18 @@ def _trainer(
     files: CheckpointFolder,
     callbacks: list[lightning.Callback],
     first_step: int,
+    gpus: list[int],
 ) -> lightning.Trainer:
     training = run.training
     logs = folder / "logs"
     resumed: dict[str, Any] = {"purge_step": first_step} if first_step else {}
     return lightning.Trainer(
         max_epochs=training.epochs,
-        accelerator="gpu" if device().type == "cuda" else "cpu",
-        devices=1,
+        accelerator="gpu" if gpus else "cpu",
+        devices=gpus or ranks(),
+        # Queues and statistics are the same on all ranks by themselves; a rank without faces uses fewer parameters
+        strategy="auto" if ranks() == 1 else DDPStrategy(find_unused_parameters=True, broadcast_buffers=False),
+        accumulate_grad_batches=training.accumulate,
         precision="bf16-mixed" if dtype == torch.bfloat16 else "32-true",
         callbacks=callbacks,
         # Named, lest Lightning finds SLURM: it would save into the working folder, requeue by itself, and take what lies there
@@ -119,27 +127,43 @@ def train(run: ResolvedRun, root: Path = Path()) -> Path:
     folder = root / run.folder
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / ".lock", f"{run.folder}: is being trained"):
-        return _train(run, root)
+        annotations, training = root / run.annotations("train"), run.training
+        if annotations.exists() and is_trained(run, content_of(annotations), root):
+            warn(f"{folder / 'model.pt'} is trained already; remove it to train anew.")
+            return folder / "model.pt"
+        with claimed(training.devices, training.batch_size, warn) as gpus:
+            count = len(gpus) or (1 if training.devices == "auto" else training.devices)
+            if count == 1:
+                return _train(run, root, gpus)
+            training_loader(run, root, count)  # what is wrong is told once, before there are many
+            launch(run, root, count, gpus, "the last step is saved, the same command goes on from it")
+    return folder / "model.pt"
 
 
-def _train(run: ResolvedRun, root: Path) -> Path:
+def train_rank(run: ResolvedRun, root: Path) -> Path:
+    """The part of one rank in a training that several processes share (`comics.training.launch`)."""
+    gpus = [int(index) for index in os.environ["COMICS_GPUS"].split(",") if index]
+    return _train(run, root, gpus)
+
+
+def _train(run: ResolvedRun, root: Path, gpus: list[int]) -> Path:
     folder = root / run.folder
     model = folder / "model.pt"
+    if gpus:
+        choose(gpus[rank()])
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     lightning.seed_everything(run.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
 
-    loader = training_loader(run, root)
+    loader = training_loader(run, root, ranks(), rank())
     data = content_of(root / run.annotations("train"))
-    if is_trained(run, data, root):
-        warn(f"{model} is trained already; remove it to train anew.")
-        return model
     for pattern in _LITTER:
         for litter in folder.glob(pattern):
             litter.unlink(missing_ok=True)
     files = CheckpointFolder(folder / "checkpoints", run, data.facts)
-    files.sweep()
+    if rank() == 0:
+        files.sweep()
     resume = files.newest(warn)
     told = _read(resume)
     first_step = int(told.get("global_step", 0))
@@ -150,8 +174,10 @@ def _train(run: ResolvedRun, root: Path) -> Path:
     precision = str(dtype).removeprefix("torch.")
     if run.start is not None:
         load_weights(root / run.start.weights_file, run.start)  # refuses those of a run that has since changed
-    steps_per_epoch = max(1, math.ceil(len(loader)))
+    steps_per_epoch = max(1, len(loader) // run.training.accumulate)
     module = TrainingModule(run.from_start(root), steps_per_epoch, folder, precision)
+    if ranks() > 1:
+        over_ranks(module.model)
     module.model.detector.prepare(root / "data" / run.dataset_name)
     throughput = Throughput()
     gpu = gpu_uuid(device())
@@ -165,8 +191,10 @@ def _train(run: ResolvedRun, root: Path) -> Path:
             TrainingProgress(f"{run.name} seed {run.seed}", throughput, folder),
             Checkpoints(files, run.training.checkpoint_minutes, interruption),
         ]
-        trainer = _trainer(run, folder, dtype, files, callbacks, first_step)
+        trainer = _trainer(run, folder, dtype, files, callbacks, first_step, gpus)
         trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+        if rank():
+            return model
         save_weights(model, module.model, run, data.facts)
         write_json(
             folder / "run.json",
@@ -179,6 +207,7 @@ def _train(run: ResolvedRun, root: Path) -> Path:
                 "description": run.description,
                 "data": data.facts,
                 "hardware": hardware(device()),
+                "devices": ranks(),
                 "precision": precision,
                 "precision_measured": timed.report() if timed else None,
                 "versions": versions(),

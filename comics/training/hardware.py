@@ -26,11 +26,6 @@ PACKAGES = (
 )
 
 
-def device() -> torch.device:
-    """The first CUDA device that is visible (choose one with CUDA_VISIBLE_DEVICES), or the processor."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def autocast_dtype(precision: str, on: torch.device) -> torch.dtype:
     """The dtype that `precision` (``auto``, ``bf16`` or ``fp32``) means on device `on`."""
     if precision == "bf16":

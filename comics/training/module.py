@@ -18,6 +18,7 @@ from comics.errors import UserError
 from comics.gradients import gradient_norms
 from comics.model import Comics, LossTerms
 from comics.params import ResolvedRun, TrainingParams
+from comics.ranks import gather_objects, mean_over_ranks, world
 from comics.training.finite import (
     LossWatch,
     broken_gradients,
@@ -134,9 +135,12 @@ class TrainingModule(lightning.LightningModule):
             losses.logged.update(gradient_norms(losses.terms, self.model.detector.extractor))
         total = losses.total
         size = len(batch.targets)
-        values = {"loss": total, **losses.terms, **losses.logged}
-        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, batch_size=size)
-        self._last = batch, LossTerms({name: value.detach() for name, value in losses.terms.items()}, losses.logged)
+        values = {name: value.detach() for name, value in {"loss": total, **losses.terms, **losses.logged}.items()}
+        if world() > 1:  # what is logged, and judged, is the whole batch's
+            means = mean_over_ranks(torch.stack([value.float() for value in values.values()]))
+            values = dict(zip(values, means, strict=True))
+        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=size)
+        self._last = batch, LossTerms({name: values[name] for name in losses.terms}, losses.logged)
         return total
 
     def terms(self) -> dict[str, float]:
@@ -170,12 +174,14 @@ class TrainingModule(lightning.LightningModule):
 
     def _refuse(self, what: str, names: list[str], batch: Batch, losses: LossTerms) -> None:
         """End the training before the optimiser's step."""
-        path = self.folder / "not_finite" / f"step-{self.global_step:08}.pt"
+        suffix = f"-rank{self.global_rank}" if self.global_rank else ""
+        path = self.folder / "not_finite" / f"step-{self.global_step:08}{suffix}.pt"
         save_for_inspection(path, batch, losses)
+        image_ids = [str(one) for ids in gather_objects(list(batch.image_ids)) for one in ids]
         terms = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.terms.items())
         raise UserError(
             f"{self.run.folder}: {what} is not finite at step {self.global_step}: {some(names)} (terms: {terms}; image ids "
-            f"{', '.join(map(str, batch.image_ids))}). The step was not taken; the batch is in {path}.",
+            f"{', '.join(image_ids)}). The step was not taken; the batch is in {path}.",
             f"Lower training.lr of run '{self.run.name}' in params.yaml, or set training.clip_gradient_norm; with the "
             "same settings the same command comes to the same step again.",
         )

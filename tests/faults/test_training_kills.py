@@ -298,3 +298,35 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_its_weights(alone: Path) 
     assert all(torch.isfinite(value).all() for value in saved.values())
     assert train(alone, "comics")[0] == 0
     assert json.loads((folder / "run.json").read_text())["steps"] == STEPS
+
+
+def test_two_processes_on_a_processor_train_as_one_and_stop_together(project: Path) -> None:
+    run = "plain_again"
+    folder = folder_of(project, run)
+    shutil.rmtree(folder, ignore_errors=True)
+    text = (project / "params.yaml").read_text()
+    try:
+        (project / "params.yaml").write_text(text.replace("batch_size: 3", "batch_size: 4\n    devices: 2"))
+        log = project / f"{run}.log"
+        log.unlink(missing_ok=True)
+        with training(project, run) as process:
+            wait_for(lambda: bool(steps_of(project, run)), process, 120)
+            os.kill(process.pid, signal.SIGTERM)
+        assert code_of(process) == 143, log.read_text()
+        assert "Traceback" not in log.read_text()
+        code, said = train(project, run)
+        assert code == 0, said
+        shared = weights(project, run)
+        described = read_json(folder / "run.json")
+        assert described["devices"] == 2
+        assert described["resumed"]
+        shutil.rmtree(folder)
+        (project / "params.yaml").write_text(text.replace("batch_size: 3", "batch_size: 4"))
+        assert train(project, run)[0] == 0
+        alone = weights(project, run)
+        assert read_json(folder / "run.json")["digest"] == described["digest"]
+        for name, value in alone.items():
+            if value.is_floating_point():  # rounding alone differs
+                torch.testing.assert_close(shared[name], value, rtol=1e-2, atol=1e-3, msg=name)
+    finally:
+        (project / "params.yaml").write_text(text)

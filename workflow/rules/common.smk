@@ -57,6 +57,11 @@ def resolved(wildcards):
     return PARAMS.resolve(wildcards.run, int(wildcards.seed))
 
 
+def gpus_of(run):
+    """How many GPUs a training takes; `auto` takes those that are free, and is one job for Snakemake."""
+    return 1 if run.training.devices == "auto" else run.training.devices
+
+
 def prepared_for(wildcards):
     """What a detector needs from the training split before it is trained."""
     return [f"data/{PARAMS.dataset}/{name}" for name in resolved(wildcards).model.settings.prepared]

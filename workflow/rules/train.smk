@@ -20,7 +20,7 @@ rule train:
     priority: 0 if has_gpu() else 1
     threads: 8
     resources:
-        gpu=1,
+        gpu=lambda wildcards: gpus_of(resolved(wildcards)),
     params:
         digest=lambda wildcards: resolved(wildcards).checkpoint_digest,
     message:

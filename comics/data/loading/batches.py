@@ -346,10 +346,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
     Args:
         length: number of images.
         seed: of the run.
+        batch: images of an optimiser step. It is cut into `parts`, one after the other, and each of them into `ranks`, side
+            by side: whatever these are, a step sees the same images. 0: images one by one, for one process.
+        parts, ranks, rank: of what this process loads.
     """
 
-    def __init__(self, length: int, seed: int) -> None:
+    def __init__(self, length: int, seed: int, batch: int = 0, parts: int = 1, ranks: int = 1, rank: int = 0) -> None:
         self.length, self.seed = length, seed
+        self.batch, self.parts, self.ranks, self.rank = batch, parts, ranks, rank
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -358,10 +362,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
             self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
+        if self.batch:
+            return self.length // self.batch * self.batch // self.ranks
         return self.length  # of a whole epoch, also when it is taken up in the middle: what progress is told against
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        if self.batch:
+            steps = len(order) // self.batch
+            own = order[: steps * self.batch].reshape(steps, self.parts, self.ranks, -1)
+            order = own[:, :, self.rank].ravel()
         return iter([(self.epoch, int(row)) for row in order[self.start :]])
 
 
@@ -430,11 +440,16 @@ def _ignore_signals(_: int) -> None:
         signal.signal(one, signal.SIG_IGN)
 
 
-def training_loader(run: ResolvedRun, root: Path = Path()) -> TrainingLoader:
+def training_loader(run: ResolvedRun, root: Path = Path(), ranks: int = 1, rank: int = 0) -> TrainingLoader:
     """Batches of the training split of `run`, with the views that its components ask for.
 
+    Args:
+        run: whose batches; each is cut into its `training.accumulate` parts and `ranks`.
+        root: of the project.
+        ranks, rank: processes that share a batch, and which of them this is.
+
     Raises:
-        UserError: the split is not there, or has fewer images than a batch.
+        UserError: the split is not there, has fewer images than a batch, or a batch cannot be cut evenly.
     """
     annotations = _annotations(run, "train", root)
     training = run.training
@@ -443,14 +458,21 @@ def training_loader(run: ResolvedRun, root: Path = Path()) -> TrainingLoader:
             f"{annotations.path}: {len(annotations)} images do not fill a batch of {training.batch_size}.",
             "Lower training.batch_size in params.yaml.",
         )
+    share, rest = divmod(training.batch_size, training.accumulate * ranks)
+    if rest:
+        raise UserError(
+            f"training.batch_size: {training.batch_size} images are not divided evenly by {ranks} devices and "
+            f"{training.accumulate} parts (training.accumulate).",
+            "Choose numbers whose product divides it.",
+        )
     views = run.views if "views" in run.components else None
     dataset = ForensicsDataset(
         annotations, training, run.seed, views, two_views=views is not None and "coarse" in run.components
     )
     return TrainingLoader(
         dataset,
-        EpochSampler(len(dataset), run.seed),
-        batch_size=training.batch_size,
+        EpochSampler(len(dataset), run.seed, training.batch_size, training.accumulate, ranks, rank),
+        batch_size=share,
         num_workers=training.workers,
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
