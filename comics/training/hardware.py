@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from comics.machine import cores
+from comics.training.devices import device as device
 from comics.training.precision import Measured, computes_bf16, measured
 
 PACKAGES = (
