@@ -89,6 +89,13 @@ def main() -> None:
     guarded(lambda: app()())
 
 
+def train_rank() -> None:
+    """Entry point of each process of a training that several share (`comics.training.launch`)."""
+    from comics.training.launch import child
+
+    guarded(child)
+
+
 def guarded(work: Callable[[], object]) -> None:
     """Do `work`; what it raises for the user to read ends the process with its code."""
     from rich.console import Console

@@ -102,7 +102,7 @@ def _start(run: ResolvedRun, root: Path, index: int, shared: dict[str, str]) -> 
     """Rank `index`; what any but the first says goes to a log of its own."""
     output = None if index == 0 else (root / run.folder / "logs" / f"rank{index}.log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-c", "from comics.training.launch import child; child()"],
+        [sys.executable, "-c", "from comics.cli import train_rank; train_rank()"],
         env={**shared, "LOCAL_RANK": str(index)},
         stdin=subprocess.PIPE,
         stdout=output,
@@ -140,13 +140,9 @@ def child() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it ended meanwhile
-    from comics.cli import guarded
     from comics.training.fit import train_rank
 
-    def work() -> None:
-        try:
-            train_rank(run, root)
-        except Interrupted as interrupted:
-            sys.exit(interrupted.exit_code)
-
-    guarded(work)
+    try:
+        train_rank(run, root)
+    except Interrupted as interrupted:
+        sys.exit(interrupted.exit_code)
