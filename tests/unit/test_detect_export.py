@@ -91,8 +91,8 @@ def test_batches_of_other_lengths_and_sizes_than_the_example(exported):
     assert set(owners.tolist()) <= {0, 1, 2}
 
 
-@pytest.mark.parametrize("run", [with_attention(run_of()), run_of(detector="condinst")], ids=["attention", "condinst"])
-def test_further_networks_as_programs(run, tmp_path):
+def test_a_program_of_a_network_with_attention(tmp_path):
+    run = with_attention(run_of())
     backend = open_backend(write_model(tmp_path, run), "cpu", "fp32")
     module = program_of(backend).module()
     assert _same(backend, lambda pixels, sizes: [one.detach().numpy() for one in module(pixels, sizes)]) < TOLERANCE
