@@ -113,6 +113,7 @@ def import_weights(
         Literal["auto", "bgr", "rgb"], typer.Option(help="Order of the channels that FILE expects.")
     ] = "auto",
     verbose: Annotated[bool, typer.Option(help="List every tensor, not only what was not used.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="FILE may set less than 95 % of the detector.")] = False,
 ) -> None:
     """Translate FILE's weights into DETECTOR's names, and account for every tensor in it.
 
@@ -132,9 +133,11 @@ def import_weights(
     built = build(detector, model.model_copy(update={"weights": "none"}))
     tensors, report = transfer(built, detector, read(file, channels, built))
     _show(report, verbose)
-    require_used(report)
+    require_used(report, partial)
     output = output or file.with_suffix(f".{detector}.safetensors")
-    write_safetensors(output, tensors, {"detector": detector, "source": file.name})
+    write_safetensors(
+        output, tensors, {"detector": detector, "source": file.name, **({} if report.complete else {"partial": "true"})}
+    )
     write_json(f"{output}.report.json", report.as_json(), indent=2)
     print(f"{output}: {len(report.of('used'))} of {len(report.entries)} tensors. In params.yaml: weights: {output}")
 
@@ -160,7 +163,10 @@ def _show(report: Report, verbose: bool) -> None:
     print(
         f"{report.file}: {report.family}, {report.channel_order.upper()} images, strides in the {strides} convolution."
     )
-    print(f"{counts}; {len(report.missing)} of the detector stay fresh.")
+    state = "complete" if report.complete else "not complete"
+    print(
+        f"{counts}; {len(report.missing)} of the detector stay fresh. {state}: {100 * report.share:.1f} % of the {report.whole} or more."
+    )
 
 
 def export_weights(

@@ -10,13 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from comics.detectors.backbone import Extractor
+from comics.detectors.backbone.layers import DeformableConv
 from comics.detectors.base import Size, Target, register
 from comics.detectors.fcos import (
     Candidates,
@@ -41,6 +42,8 @@ class Settings(DetectorSettings):
 
     mask_code: int = Field(60, ge=1, le=784)
     """Numbers that stand for a mask."""
+    deformable: Literal["none", "v1", "v2"] = "none"
+    """Whether the last convolution of each tower is deformable, as in the published checkpoints; v2 also weighs its samples."""
 
 
 @dataclass
@@ -74,19 +77,24 @@ class MEInst(FCOSDetector):
     components: Tensor
     variances: Tensor
 
-    def __init__(self, extractor: Extractor, *, code_length: int, **common: Any) -> None:
+    def __init__(self, extractor: Extractor, *, code_length: int, deformable: str = "none", **common: Any) -> None:
         super().__init__(extractor, **common)
         self.mask_channels = self.tower_channels
         self.code_length = code_length
         self.mask_tower = tower(self.channels, self.head_channels, self.head_convs)
         self.code = PointConv(self.tower_channels, code_length)
+        if deformable != "none" and self.head_convs:
+            for layers in (self.head.cls_tower, self.head.bbox_tower, self.mask_tower):
+                plain = cast(nn.Conv2d, layers[-3])  # GroupNorm and ReLU follow
+                layers[-3] = DeformableConv(plain.in_channels, plain.out_channels, modulated=deformable == "v2")
+                nn.init.normal_(layers[-3].weight, std=0.01)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.zeros(SIDE**2))
         self.register_buffer("components", cosine_basis(SIDE, code_length))
         self.register_buffer("variances", torch.full((code_length,), 100.0))
 
     @classmethod
     def own_sizes(cls, params: ModelParams, settings: Settings) -> dict[str, Any]:
-        return {"code_length": settings.mask_code}
+        return {"code_length": settings.mask_code, "deformable": settings.deformable}
 
     def prepare(self, folder: Path) -> None:
         """Take the codec that `comics data encode-masks` has fitted to the training masks in `folder`."""

@@ -24,7 +24,7 @@ from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
 SIZES = (24, 48, 96, 192, 384)  # px, of the anchors of the levels
-RATIOS = (1.0, 0.5, 2.0)
+RATIOS = (1.0, 2.0, 0.5)  # height / width, in the order of the authors' weights
 CODE_WEIGHTS = (10.0, 5.0)  # SSD's variances of 0.1 and 0.2
 BOX_WEIGHT, MASK_WEIGHT, SEMANTIC_WEIGHT = 1.5, 6.125, 1.0
 NEGATIVES = 3  # a positive anchor, of those that are taken for a face most

@@ -15,7 +15,6 @@ from comics.detectors.backbone import Extractor, ResNetBody
 from comics.detectors.base import register
 from comics.detectors.roi import class_masks
 from comics.detectors.yolact import YOLACT
-from comics.errors import UserError
 from comics.params.detectors import DetectorSettings
 
 WIDTHS = (8, 16, 32, 64, 128)  # of the strided convolutions of the scoring network
@@ -36,7 +35,8 @@ class Settings(DetectorSettings):
     masks: PositiveInt = 100
     """Anchors an image, at most, whose masks are trained."""
     deformable_interval: int = Field(3, ge=0)
-    """Of the blocks of a ResNet's last three stages, every how many has a deformable convolution; 0 for none."""
+    """Of the blocks of a ResNet's last three stages, every how many has a deformable convolution; 0 for none. Backbones of
+    timm have none."""
 
 
 class MaskScorer(nn.Module):
@@ -69,12 +69,7 @@ class YOLACTPlus(YOLACT):
 
     def __init__(self, extractor: Extractor, *, num_classes: int, settings: Any = None, **options: Any) -> None:
         settings = settings or Settings()
-        if settings.deformable_interval:
-            if not isinstance(extractor.body, ResNetBody):
-                raise UserError(
-                    "model.yolact_plus.deformable_interval: the backbones of timm have no deformable convolutions.",
-                    "Take one of the ResNets, or write deformable_interval: 0.",
-                )
+        if settings.deformable_interval and isinstance(extractor.body, ResNetBody):
             extractor.body.deform(settings.deformable_interval)
         super().__init__(extractor, num_classes=num_classes, settings=settings, **options)
         self.scorer = MaskScorer(num_classes)

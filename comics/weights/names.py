@@ -1,14 +1,16 @@
 """Names: which tensor of whose checkpoint is which tensor of ours.
 
-Six families of files are known. The mapping goes through regular expressions, one line a layer, so that the table can
+Seven families of files are known. The mapping goes through regular expressions, one line a layer, so that the table can
 be read and checked against a file's list of names:
 
 - ``caffe2``: Detectron's and MSRA's pickles, ``res2_0_branch2a_w``. BGR images in 0-255, stride in the 1x1 convolution.
 - ``detectron2``: detectron2's model zoo and AdelaiDet, ``backbone.bottom_up.res2.0.conv1.weight``. The same images,
   unless the file says otherwise; ``__author__: torchvision`` is its copy of torchvision's ResNet, and of its images.
 - ``torchvision``: ``layer1.0.conv1.weight`` or a whole ``maskrcnn_resnet50_fpn``. RGB images in 0-1, stride in the 3x3.
-- ``mmdetection``: its Mask R-CNN, ``neck.lateral_convs.0.conv.weight``. Like torchvision's; where the file says that images are
-  BGR (``comics weights export`` writes it, mmdetection does not), its "caffe" style, like detectron2's.
+- ``mmdetection``: its Mask R-CNN, MS R-CNN, SOLO and PolarMask, ``neck.lateral_convs.0.conv.weight``. Like torchvision's; where
+  the file says that images are BGR (``comics weights export`` writes it, mmdetection does not), its "caffe" style, like
+  detectron2's.
+- ``yolact``: its authors' files, ``fpn.lat_layers.0.weight``. Images as torchvision's.
 - ``timm``: a model of timm, under its own names; told by those of the backbone that it is read into.
 - ``comics``: model.pt of a run, or what ``comics weights import`` and ``export`` wrote.
 """
@@ -33,7 +35,8 @@ BATCHNORM_EPS = 1e-5
 
 CLASS_LAYERS = re.compile(
     r"^(head\.cls_logits|bottom\.semantic\.2|cell_head\.categories"
-    r"|roi_heads\.box_predictor\.(cls_score|bbox_pred)|roi_heads\.mask_predictor\.mask_fcn_logits)\.(weight|bias)$"
+    r"|roi_heads\.box_predictor\.(cls_score|bbox_pred)|(roi_heads\.)?mask_predictor\.mask_fcn_logits"
+    r"|mask_iou_head\.iou|categories|cls_logits|semantic)\.(weight|bias)$"
 )
 """Layers of ours with one row (or four) a class."""
 
@@ -44,11 +47,12 @@ class Checkpoint:
 
     Attributes:
         file: where it came from.
-        family: "caffe2", "detectron2", "torchvision", "timm" or "comics".
+        family: "caffe2", "detectron2", "torchvision", "mmdetection", "yolact", "timm" or "comics".
         tensors: by the names of the file.
         channel_order: "bgr" or "rgb".
         pixel_mean: RGB, of images in [0, 1]; likewise `pixel_std`.
         stride_in_1x1: where a bottleneck halves the resolution: in its first 1x1 convolution, or in the 3x3 one.
+        partial: whether somebody has said that it sets a part of a detector only.
     """
 
     file: str
@@ -58,10 +62,12 @@ class Checkpoint:
     pixel_mean: tuple[float, ...] = PIXEL_MEAN
     pixel_std: tuple[float, ...] = PIXEL_STD
     stride_in_1x1: bool = False
+    partial: bool = False
 
 
 _FAMILIES = (
     ("mmdetection", re.compile(r"^(neck\.lateral_convs|roi_head\.(bbox|mask)_head)\.")),
+    ("yolact", re.compile(r"^fpn\.lat_layers\.")),
     ("caffe2", re.compile(r"(^|_)branch2a_|^conv1_w$")),
     ("detectron2", re.compile(r"(^|\.)(stem\.conv1|res2\.0\.conv1|fpn_lateral\d|proposal_generator|ins_head)\.")),
     ("torchvision", re.compile(r"(^|\.)layer1\.0\.conv1\.weight$")),
@@ -89,7 +95,9 @@ def recognise(
     metadata = content.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     if metadata.get("format") == "comics":
-        return Checkpoint(file, "comics", _tensors(content["model"], file, inside="detector."))
+        found = Checkpoint(file, "comics", _tensors(content["model"], file, inside="detector."))
+        found.partial = metadata.get("partial") == "true"
+        return found
 
     author = content.get("__author__")
     holder = next(
@@ -108,7 +116,7 @@ def recognise(
     found = Checkpoint(file, family, tensors)
     if family == "caffe2":
         found.tensors = _unfold_batchnorm(tensors)
-    if family not in ("torchvision", "mmdetection") and author != "torchvision":
+    if family in ("caffe2", "detectron2") and author != "torchvision":
         found.channel_order, found.stride_in_1x1 = "bgr", True
         _set_pixels(found, MSRA_MEAN_BGR, (1.0, 1.0, 1.0))
     if "pixel_mean" in tensors and "pixel_std" in tensors:  # old detectron2 files say it themselves
@@ -268,8 +276,81 @@ _SOLOV2 = _rules(
     (r"mask_head\.conv_pred\.(\d)\.(\w+)", r"mask_branch.mix.\1.\2"),
 )
 
+_YOLACT_FILES = _rules(
+    (r"backbone\.(conv1|bn1)\.(\w+)", rf"{_BODY}.\1.\2"),
+    (r"backbone\.layers\.(\d)\.(.+)", lambda m: f"{_BODY}.layer{int(m[1]) + 1}.{m[2]}"),
+    (r"fpn\.lat_layers\.(\d)\.(\w+)", lambda m: f"{_FPN}.lateral.{2 - int(m[1])}.{m[2]}"),  # from C5 on
+    (r"fpn\.pred_layers\.(\d)\.(\w+)", lambda m: f"{_FPN}.output.{2 - int(m[1])}.{m[2]}"),
+    (r"fpn\.downsample_layers\.(\d)\.(\w+)", lambda m: f"{_FPN}.p{6 + int(m[1])}.{m[2]}"),
+)
+
+
+def _mm_towers(theirs: str, ours: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """mmdetection's convolutions with GroupNorm."""
+    return (
+        (rf"bbox_head\.{theirs}\.(\d)\.conv\.(\w+)", rf"{ours}.\1.0.\2"),
+        (rf"bbox_head\.{theirs}\.(\d)\.gn\.(\w+)", rf"{ours}.\1.1.\2"),
+    )
+
+
+_SOLO = _rules(
+    *_mm_towers("ins_convs", "mask_tower"),
+    *_mm_towers("cate_convs", "category_tower"),
+    (r"bbox_head\.solo_ins_list\.(\d)\.(\w+)", r"masks.\1.\2"),
+    (r"bbox_head\.solo_cate\.(\w+)", r"categories.\1"),
+)
+
+
+def _polar_tower(theirs: str, ours: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """mmdetection's towers, a module a layer, to ours, listed as convolution, normalisation, ReLU, ..."""
+    return (
+        (rf"bbox_head\.{theirs}\.(\d)\.conv\.(\w+)", lambda m: f"{ours}.{3 * int(m[1])}.{m[2]}"),
+        (rf"bbox_head\.{theirs}\.(\d)\.gn\.(\w+)", lambda m: f"{ours}.{3 * int(m[1]) + 1}.{m[2]}"),
+    )
+
+
+_POLARMASK = _rules(
+    (r"neck\.fpn_convs\.([34])\.conv\.(\w+)", lambda m: f"{_FPN}.p{3 + int(m[1])}.{m[2]}"),
+    *_polar_tower("cls_convs", "head.cls_tower"),
+    *_polar_tower("reg_convs", "head.bbox_tower"),
+    *_polar_tower("mask_convs", "mask_tower"),
+    (r"bbox_head\.polar_cls\.(\w+)", r"head.cls_logits.\1"),
+    (r"bbox_head\.polar_reg\.(\w+)", r"head.bbox_pred.\1"),
+    (r"bbox_head\.polar_centerness\.(\w+)", r"head.ctrness.\1"),
+    (r"bbox_head\.polar_mask\.(\w+)", r"rays.\1"),
+    (r"bbox_head\.scales_bbox\.(\d)\.scale", r"head.scales.\1.scale"),
+    (r"bbox_head\.scales_mask\.(\d)\.scale", r"ray_scales.\1.scale"),
+)
+_MASK_IOU = _rules(
+    (r"roi_head\.mask_iou_head\.convs\.(\d)\.conv\.(\w+)", r"mask_iou_head.convs.\1.\2"),
+    (r"roi_head\.mask_iou_head\.fcs\.(\d)\.(\w+)", r"mask_iou_head.linears.\1.\2"),
+    (r"roi_head\.mask_iou_head\.fc_mask_iou\.(\w+)", r"mask_iou_head.iou.\1"),
+)
+_YOLACT = _rules(
+    (r"proto_net\.([024])\.(\w+)", lambda m: f"protonet.convs.{int(m[1]) // 2}.{m[2]}"),
+    (r"proto_net\.8\.(\w+)", r"protonet.fine.\1"),
+    (r"proto_net\.10\.(\w+)", r"protonet.prototypes.\1"),
+    (r"prediction_layers\.0\.upfeature\.0\.(\w+)", r"shared.\1"),
+    (r"prediction_layers\.0\.bbox_layer\.(\w+)", r"bbox_pred.\1"),
+    (r"prediction_layers\.0\.conf_layer\.(\w+)", r"cls_logits.\1"),
+    (r"prediction_layers\.0\.mask_layer\.(\w+)", r"coefficients.\1"),
+    (r"semantic_seg_conv\.(\w+)", r"semantic.\1"),
+)
+_CENTERMASK = _rules(
+    (r"roi_heads\.mask_head\.mask_fcn(\d)\.(\w+)", lambda m: f"mask_head.{int(m[1]) - 1}.0.{m[2]}"),
+    (r"roi_heads\.mask_head\.spatialAtt\.conv\.(\w+)", r"attention.conv.\1"),
+    (r"roi_heads\.mask_head\.deconv\.(\w+)", r"mask_predictor.conv5_mask.\1"),
+    (r"roi_heads\.mask_head\.predictor\.(\w+)", r"mask_predictor.mask_fcn_logits.\1"),
+    (r"roi_heads\.maskiou_head\.maskiou_fcn(\d)\.(\w+)", lambda m: f"mask_iou_head.convs.{int(m[1]) - 1}.{m[2]}"),
+    (r"roi_heads\.maskiou_head\.maskiou_fc(\d)\.(\w+)", lambda m: f"mask_iou_head.linears.{int(m[1]) - 1}.{m[2]}"),
+    (r"roi_heads\.maskiou_head\.maskiou\.(\w+)", r"mask_iou_head.iou.\1"),
+)
 _FCOS = _rules(  # the towers are listed alike in both projects
     (r"proposal_generator\.(?:fcos_head|MEInst_head)\.((?:cls|bbox)_tower\.\d+\.\w+)", r"head.\1"),
+    (r"proposal_generator\.MEInst_head\.((?:cls|bbox)_tower\.\d+)\.conv\.(\w+)", r"head.\1.\2"),  # deformable
+    (r"proposal_generator\.MEInst_head\.((?:cls|bbox)_tower\.\d+)\.offset\.(\w+)", r"head.\1.offsets.\2"),
+    (r"proposal_generator\.MEInst_head\.(mask_tower\.\d+)\.conv\.(\w+)", r"\1.\2"),
+    (r"proposal_generator\.MEInst_head\.(mask_tower\.\d+)\.offset\.(\w+)", r"\1.offsets.\2"),
     (r"proposal_generator\.(?:fcos_head|MEInst_head)\.((?:cls_logits|bbox_pred|ctrness)\.\w+)", r"head.\1"),
     (r"proposal_generator\.(?:fcos_head|MEInst_head)\.(scales\.\d\.scale)", r"head.\1"),
 )
@@ -303,14 +384,48 @@ _HEADS: dict[str, list[Rule]] = {
     "blendmask": [*_FCOS, *_BLENDMASK],
     "condinst": [*_FCOS, *_CONDINST],
     "meinst": [*_FCOS, *_MEINST],
+    "centermask": [*_FCOS, *_CENTERMASK],
+    "ms_rcnn": [*_MASK_RCNN, *_MASK_IOU],
+    "polarmask": [*_FCOS, *_POLARMASK],
+    "solo": _SOLO,
+    "yolact": _YOLACT,
 }
-_FAMILY_RULES = {"caffe2": _CAFFE2, "detectron2": _DETECTRON2, "torchvision": _TORCHVISION, "mmdetection": _MMDETECTION}
+_FAMILY_RULES = {
+    "caffe2": _CAFFE2,
+    "detectron2": _DETECTRON2,
+    "torchvision": _TORCHVISION,
+    "mmdetection": _MMDETECTION,
+    "yolact": _YOLACT_FILES,
+}
+
+_UNSUPPORTED = (
+    (re.compile(r"res\d\.\d+\.conv2_offset\."), "deformable convolutions in its backbone (dcni3)"),
+    (re.compile(r"(^|\.)repeated_bifpn\."), "a BiFPN"),
+    (re.compile(r"bottom_up\.(base_layer|level0)\."), "a DLA backbone"),
+)
+
+
+def refuse_unsupported(checkpoint: Checkpoint) -> None:
+    """Refuse files whose weights mean something else than the detector would make of them.
+
+    Raises:
+        UserError: names what the file has.
+    """
+    names = checkpoint.tensors
+    found = next((what for sign, what in _UNSUPPORTED if any(sign.search(name) for name in names)), "")
+    if any(".top_block.p6." in name for name in names) and not any(".top_block.p7." in name for name in names):
+        found = found or "a pyramid of four levels (BlendMask 550 and RT)"
+    if found:
+        raise UserError(
+            f"{checkpoint.file}: its detector has {found}, which this project's detectors have not.",
+            "Take a checkpoint of the plain ResNet-FPN with P3 to P7.",
+        )
 
 
 @cache
 def _table(detector: str, family: str, finest: int) -> tuple[Rule, ...]:
     pyramid = _pyramid(finest)
-    return (*_FAMILY_RULES[family], *pyramid, *_HEADS.get(detector, []))
+    return (*_HEADS.get(detector, []), *_FAMILY_RULES[family], *pyramid)  # heads first: levels have other names in some
 
 
 def rename(detector: str, family: str, source: str, finest: int = 3) -> tuple[str, str]:
@@ -338,6 +453,8 @@ def rename(detector: str, family: str, source: str, finest: int = 3) -> tuple[st
 
 def class_rows(family: str, target: str, tensor: Tensor) -> tuple[Tensor, str]:
     """The rows of a class layer in our order: the background comes first here, last or not at all in detectron2 and mmdetection."""
+    if family == "mmdetection" and target.startswith("mask_iou_head."):
+        return torch.cat([torch.zeros_like(tensor[:1]), tensor]), "background added, as zeros"
     if family not in ("detectron2", "mmdetection") or not target.startswith("roi_heads."):
         return tensor, ""
     if "cls_score" in target:

@@ -13,10 +13,13 @@ from torch import Tensor
 from comics.detectors.backbone import TimmBody
 from comics.detectors.base import Detector
 from comics.errors import UserError
-from comics.weights.names import CLASS_LAYERS, Checkpoint, class_rows, recognise, rename
+from comics.weights.names import CLASS_LAYERS, Checkpoint, class_rows, recognise, refuse_unsupported, rename
 from comics.weights.pickles import read_checkpoint
 
 STRIDES = "extractor.body.stride_in_1x1"  # the buffer that says where a bottleneck halves the resolution
+
+COMPLETE = 0.95
+"""Least share of a detector's numbers, or of its backbone's where the file is one's, that a complete file sets."""
 
 Status = Literal["used", "replaced", "mismatched", "skipped"]
 
@@ -55,6 +58,10 @@ class Report:
         pixel_mean: of the file, RGB, for images in [0, 1]; likewise `pixel_std`.
         entries: one a tensor of the file, in its order.
         missing: parameters and buffers of the detector that the file did not set.
+        whole: what the file is taken for: "detector", or "backbone" where it has nothing else.
+        share: of its numbers that are set, of the backbone or of the rest, whichever is less; layers of another number of
+            classes count as set.
+        partial: whether the file says itself that it is a part.
     """
 
     file: str
@@ -66,6 +73,14 @@ class Report:
     stride_in_1x1: bool
     entries: list[Entry] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    whole: str = "detector"
+    share: float = 1.0
+    partial: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether `share` is at least `COMPLETE`."""
+        return self.share >= COMPLETE
 
     def of(self, *statuses: Status) -> list[Entry]:
         """The entries with one of `statuses`."""
@@ -80,7 +95,11 @@ def transfer(detector: Detector, name: str, checkpoint: Checkpoint) -> tuple[dic
 
     Nothing is written into the detector. The first convolution's channels are turned to RGB, and the file's pixel mean
     and deviation become the detector's, so that its images in [0, 1] mean what the file's meant.
+
+    Raises:
+        UserError: the file is of a detector with parts that there are none of here, or none in `detector`.
     """
+    refuse_unsupported(checkpoint)
     state = detector.state_dict()
     report = Report(
         file=checkpoint.file,
@@ -103,6 +122,11 @@ def transfer(detector: Detector, name: str, checkpoint: Checkpoint) -> tuple[dic
             if target.endswith("conv1.weight") and tensor.ndim == 4 and tensor.shape[1] == 3:
                 tensor, entry = _to_rgb(tensor, entry, checkpoint.channel_order)
             taken[target] = tensor.to(state[target].dtype).contiguous()
+        if target.endswith("offsets.weight") and entry.status != "used":
+            raise UserError(
+                f"{checkpoint.file}: has deformable layers ({source}) that this {name} has not, or of another kind.",
+                f"Import it for a run with `model: {{{name}: {{deformable: {'v2' if len(tensor) == 27 else 'v1'}}}}}`.",
+            )
         report.entries.append(entry)
     if checkpoint.family not in ("comics", "timm") and taken:
         taken["pixel_mean"] = torch.tensor(checkpoint.pixel_mean).view_as(state["pixel_mean"])
@@ -111,7 +135,24 @@ def transfer(detector: Detector, name: str, checkpoint: Checkpoint) -> tuple[dic
     if any(key.startswith("rpn.") for key in taken):
         taken |= detector.implied(checkpoint.family)
     report.missing = [key for key in state if key not in taken and not key.endswith("num_batches_tracked")]
+    _measure(report, state, checkpoint.partial)
     return taken, report
+
+
+def _measure(report: Report, state: dict[str, Tensor], partial: bool) -> None:
+    """Set `whole`, `share` and `partial` of a report from its entries."""
+    body = "extractor.body."
+    done = {entry.target for entry in report.of("used", "replaced")}
+    heads = any(not target.startswith((body, "pixel_")) for target in done)
+    report.whole, report.partial = ("detector" if heads or not done else "backbone"), partial
+    missing = {*report.missing} - done
+    counts = {True: [0, 0], False: [0, 0]}  # of the backbone, of the rest: all and missing numbers
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            counts[name.startswith(body)][0] += tensor.numel()
+            counts[name.startswith(body)][1] += tensor.numel() if name in missing else 0
+    parts = (True, False) if report.whole == "detector" else (True,)
+    report.share = min(1 - counts[part][1] / max(counts[part][0], 1) for part in parts)
 
 
 def _judge(
@@ -161,27 +202,40 @@ def read(path: str | os.PathLike[str], channel_order: str = "auto", detector: De
     return recognise(read_checkpoint(path), os.fspath(path), channel_order, names)
 
 
-def load_into(detector: Detector, name: str, path: str | os.PathLike[str], channel_order: str = "auto") -> Report:
+def load_into(
+    detector: Detector,
+    name: str,
+    path: str | os.PathLike[str],
+    channel_order: str = "auto",
+    partial: bool = False,
+) -> Report:
     """Initialise `detector` (of the kind `name`) from a checkpoint file; what the file lacks keeps its fresh values.
 
     Raises:
-        UserError: the file cannot be read, or nothing in it fits.
+        UserError: the file cannot be read, nothing in it fits, or it sets less than a complete file would and neither
+            `partial` nor the file itself says that this is meant.
     """
     taken, report = transfer(detector, name, read(path, channel_order, detector))
-    require_used(report)
+    require_used(report, partial)
     detector.load_state_dict(taken, strict=False)
     return report
 
 
-def require_used(report: Report) -> None:
-    """Refuse a checkpoint of which nothing fits.
+def require_used(report: Report, partial: bool = False) -> None:
+    """Refuse a checkpoint of which nothing fits, or, unless `partial`, too little.
 
     Raises:
-        UserError: the report has no used entry.
+        UserError: the report has no used entry, or is not complete.
     """
     if not report.of("used"):
         names = ", ".join(entry.source for entry in report.entries[:3]) or "none"
         raise UserError(
             f"{report.file}: none of its {len(report.entries)} tensors ({names}, ...) fits a {report.detector}.",
             "Check that the file belongs to this detector or to its backbone, and the width of the run's model.",
+        )
+    if not (report.complete or partial or report.partial):
+        lacking = ", ".join(report.missing[:3])
+        raise UserError(
+            f"{report.file}: sets {100 * report.share:.1f} % of a part of a {report.detector}'s {report.whole}; not {lacking}, ...",
+            "If that is meant: `comics weights import --partial` writes a file that says so, for `weights:`.",
         )

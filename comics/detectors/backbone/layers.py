@@ -25,13 +25,19 @@ class DeformableConv(nn.Conv2d):
     """A 3x3 convolution whose nine samples lie where the map itself says, and count as much (Zhu et al., "Deformable ConvNets
     v2", CVPR 2019). It starts as the plain convolution with half of its output.
 
+    Args:
+        in_channels: of the map.
+        channels: of the result.
+        stride: of the result.
+        modulated: without, samples count alike (Dai et al., "Deformable convolutional networks", ICCV 2017).
+
     Attributes:
-        offsets: 27 numbers a place: y and x of each sample's shift, in cells, then the logits of their weights.
+        offsets: 27 numbers a place: y and x of each sample's shift, in cells, then the logits of their weights; 18 without.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, bias: bool = False) -> None:
-        super().__init__(in_channels, channels, 3, stride=stride, padding=1, bias=bias)
-        self.offsets = nn.Conv2d(in_channels, 27, 3, stride=stride, padding=1)
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, modulated: bool = True) -> None:
+        super().__init__(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.offsets = nn.Conv2d(in_channels, 27 if modulated else 18, 3, stride=stride, padding=1)
         nn.init.zeros_(self.offsets.weight)
         nn.init.zeros_(self.offsets.bias)  # type: ignore[arg-type]
 
@@ -41,7 +47,8 @@ class DeformableConv(nn.Conv2d):
             wide = x.to(torch.promote_types(x.dtype, torch.float32))
             # with its own stride, which may be changed after construction
             said = functional.conv2d(wide, self.offsets.weight, self.offsets.bias, self.stride, self.padding)
-            shifts, weights = said[:, :18], said[:, 18:].sigmoid()
+            shifts = said[:, :18]
+            weights = said[:, 18:].sigmoid() if said.shape[1] > 18 else None
             found = deform_conv2d(
                 wide, shifts, self.weight, self.bias, self.stride, self.padding, self.dilation, mask=weights
             )
