@@ -18,7 +18,7 @@ from comics.provenance import write_sidecar
 from comics.report import page, robustness
 from comics.report.results import NotMade, resolved_runs, robustness_path
 
-BLOCK = "  images: 24                    # of the split; two runs take a few minutes on two cores\n"
+BLOCK = "  images: 12                    # of the split; two runs take a few minutes on two cores\n"
 
 
 def measured(title: str, clean: float, values: dict[tuple[str, int], float]) -> robustness.Measured:
@@ -80,7 +80,7 @@ def test_rendered_from_measurements(project, tmp_path):
 def test_other_conditions_are_refused(project, tmp_path):
     fabricate(project, "blendmask", 0.1)
     fabricate(project, "comics", 0.1)
-    project.edit(BLOCK, "  images: 12\n")
+    project.edit(BLOCK, "  images: 6\n")
     with pytest.raises(UserError, match="other conditions") as caught:
         robustness.render(project.params, tmp_path, project.root)
     assert "snakemake" in caught.value.remedy
