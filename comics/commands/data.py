@@ -12,7 +12,7 @@ from comics.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from comics.data.canonical.convert import Report
-    from comics.params import CustomDataset, MiniDataset, OpenForensicsDataset
+    from comics.params import Dataset
 
 DatasetArgument = Annotated[str | None, typer.Argument(help="A dataset of params.yaml; the one it uses by default.")]
 SplitOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be repeated.")]
@@ -23,7 +23,7 @@ JobsOption = Annotated[int, typer.Option(min=1, help="How many at a time.")]
 ROOT = Path("data")
 
 
-def _dataset(name: str | None) -> tuple[str, MiniDataset | OpenForensicsDataset | CustomDataset]:
+def _dataset(name: str | None) -> tuple[str, Dataset]:
     from comics.params import load
 
     loaded = load()
@@ -68,19 +68,22 @@ def _show(report: Report) -> None:
 
 
 def make(dataset: DatasetArgument = None, root: RootOption = ROOT) -> None:
-    """Render the embedded dataset from its seed and convert it."""
+    """Render an embedded dataset from its seed and convert it."""
     from comics.data.openforensics.dataset import convert as convert_raw
-    from comics.params import MiniDataset
+    from comics.params import EmbeddedDataset
 
     name, spec = _dataset(dataset)
-    if not isinstance(spec, MiniDataset):
+    if not isinstance(spec, EmbeddedDataset):
         raise UserError(f"datasets.{name}: is not made but fetched or given.", "Use fetch and convert.")
-    from comics.data.mini.dataset import make as render
+    if spec.kind == "mini":
+        from comics.data.mini.dataset import make as render
+    else:
+        from comics.data.crowd.dataset import make as render  # type: ignore[assignment]
     from comics.files import exclusive
 
     (root / name).mkdir(parents=True, exist_ok=True)
     with exclusive(root / name / ".lock", f"{root / name}: is being made", wait=True), bars() as progress:
-        render(spec, root / name / "raw", progress=progress)
+        render(spec, root / name / "raw", progress=progress)  # type: ignore[arg-type]
         report = convert_raw(root / name / "raw", root / name, progress=progress)
     _show(report)
 
@@ -175,13 +178,13 @@ def verify(
     from comics.data.canonical.verify import CARD_NAME, FIGURE_NAME
     from comics.data.canonical.verify import verify as check
     from comics.data.openforensics.dataset import PAPER_COUNTS
-    from comics.params import SPLITS, MiniDataset, OpenForensicsDataset
+    from comics.params import SPLITS, EmbeddedDataset, OpenForensicsDataset
 
     name, spec = _dataset(dataset)
     expected = {}
     if isinstance(spec, OpenForensicsDataset):
         expected = PAPER_COUNTS
-    elif isinstance(spec, MiniDataset):
+    elif isinstance(spec, EmbeddedDataset):
         expected = {part: {"images": getattr(spec, part)} for part in SPLITS}
     with bars() as progress:
         result = check(root / name, expected, splits=_splits(split) if split else None, jobs=jobs, progress=progress)

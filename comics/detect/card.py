@@ -215,7 +215,7 @@ def _text(
     intended = (
         "A demonstration of the software, and a check that a pipeline works. Its faces are rendered; it has seen no "
         "photograph of a person."
-        if run.dataset.kind == "mini"
+        if run.dataset.kind in ("mini", "crowd")
         else "Research on detecting and outlining forged faces: comparison, ablation, further training."
     )
     return f"""{_front(run, results)}

@@ -40,7 +40,7 @@ Item = Source | NDArray[Any] | Any
 
 def notice_of(kind: str, trained_on: str, calibrated: bool) -> str:
     """What has to be said on every use of a model trained on a dataset of `kind`."""
-    if kind == "mini":
+    if kind in ("mini", "crowd"):
         text = MINI_NOTICE
     elif not trained_on:
         text = UNKNOWN_NOTICE

@@ -6,7 +6,21 @@ generated from these classes.
 """
 
 from comics.params.block import Block, Colour, Name, Probability, partial
-from comics.params.datasets import SPLITS, TEST_SPLITS, CustomDataset, Dataset, MiniDataset, OpenForensicsDataset, Split
+from comics.params.datasets import (
+    FORGERIES,
+    SPLITS,
+    TEST_SPLITS,
+    TRACES,
+    CrowdDataset,
+    CustomDataset,
+    Dataset,
+    EmbeddedDataset,
+    Forgery,
+    ForgeryTraces,
+    MiniDataset,
+    OpenForensicsDataset,
+    Split,
+)
 from comics.params.detectors import DetectorSettings
 from comics.params.file import ParamsFile, json_schema
 from comics.params.objective import AttentionParams, CoarseParams, Component, FineParams, ObjectiveParams, ViewsParams
@@ -40,10 +54,12 @@ from comics.params.runs import (
 
 __all__ = [
     "ENVIRONMENT",
+    "FORGERIES",
     "METRICS",
     "SPLITS",
     "TASKS",
     "TEST_SPLITS",
+    "TRACES",
     "TRAINING_CODE_VERSION",
     "AttentionParams",
     "Block",
@@ -51,14 +67,18 @@ __all__ = [
     "Colour",
     "ComparisonFigure",
     "Component",
+    "CrowdDataset",
     "CustomDataset",
     "Dataset",
     "DetectorName",
     "DetectorSettings",
+    "EmbeddedDataset",
     "ErrorsFigure",
     "ExamplesFigure",
     "FigureParams",
     "FineParams",
+    "Forgery",
+    "ForgeryTraces",
     "ImageStyle",
     "InferenceParams",
     "Metric",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -15,10 +15,39 @@ TEST_SPLITS = ("test_dev", "test_challenge")
 Split = Literal["train", "val", "test_dev", "test_challenge"]
 
 
-class MiniDataset(Block):
-    """The embedded dataset, rendered by `comics.data.mini.dataset` from a seed."""
+Forgery = Literal["swap", "inner", "attribute", "synthesis"]
 
-    kind: Literal["mini"] = "mini"
+FORGERIES: tuple[Forgery, ...] = get_args(Forgery)
+"""Kinds of forgery in the embedded dataset, as its annotations' `forgery` names them."""
+
+TRACES = ("resampling", "noise", "boundary", "compression", "colour")
+"""What gives a forgery in the embedded dataset away."""
+
+Strength = Annotated[float, Field(ge=0, le=3)]
+
+
+class ForgeryTraces(Block):
+    """How strong each trace of the embedded dataset's forgeries is: 1 as designed, 0 switches it off."""
+
+    resampling: Strength = 1.0
+    """Redrawn at a lower resolution and enlarged, or sharpened."""
+    noise: Strength = 1.0
+    """Less of the sensor's noise than around it, or more."""
+    boundary: Strength = 1.0
+    """A seam along the edge of what was redrawn, brighter or darker."""
+    compression: Strength = 1.0
+    """Compressed before it was pasted, on another grid of blocks."""
+    colour: Strength = 1.0
+    """Another white balance, or light from another side."""
+    innocent: float = Field(0.2, ge=0, le=1)
+    """Share of the real faces that carry one trace, for innocent reasons such as a beauty filter or a coloured lamp."""
+
+
+class EmbeddedDataset(Block):
+    """A dataset that is rendered from a seed."""
+
+    kind: Literal["mini", "crowd"]
+
     seed: int = 5528418
     """Everything about the images follows from it."""
     width: int = Field(224, ge=64)
@@ -32,6 +61,22 @@ class MiniDataset(Block):
     test_challenge: int = Field(120, ge=1)
     challenge_level: int | None = Field(None, ge=1, le=4)
     """How hard test_challenge is perturbed (`comics.data.perturb.operations`); drawn for each image when empty."""
+
+
+class MiniDataset(EmbeddedDataset):
+    """The embedded dataset of the demo, rendered by `comics.data.mini.dataset`."""
+
+    kind: Literal["mini"] = "mini"
+
+
+class CrowdDataset(EmbeddedDataset):
+    """The harder embedded dataset, rendered by `comics.data.crowd.dataset`: kinds of forgery, and traces with strengths."""
+
+    kind: Literal["crowd"] = "crowd"
+    traces: ForgeryTraces = ForgeryTraces()
+    """How strong the traces of the forgeries are."""
+    held_out: tuple[Forgery, ...] = Field((), max_length=3)
+    """Kinds of forgery that train and val lack and the test splits keep."""
 
 
 class OpenForensicsDataset(Block):
@@ -71,4 +116,4 @@ class CustomDataset(Block):
     """Keep every n-th image of each folder only: for folders of video frames."""
 
 
-Dataset = Annotated[MiniDataset | OpenForensicsDataset | CustomDataset, Field(discriminator="kind")]
+Dataset = Annotated[MiniDataset | CrowdDataset | OpenForensicsDataset | CustomDataset, Field(discriminator="kind")]

@@ -63,6 +63,15 @@ def test_ids_categories_and_names(tmp_path: Path) -> None:
     assert document["annotations"][0]["bbox"] == [5, 5, 10, 10]
 
 
+def test_the_kind_of_forgery_is_kept_and_must_be_a_name(tmp_path: Path) -> None:
+    make(tmp_path, [face(), face(id=1, category_id=1, forgery="swap")])
+    _, document = converted(tmp_path)
+    assert [item.get("forgery") for item in document["annotations"]] == [None, "swap"]
+    make(tmp_path, [face(id=1, category_id=1, forgery=3)])
+    with pytest.raises(UserError, match=r"annotations\[0\].forgery: expected the name of a kind of forgery, found 3"):
+        converted(tmp_path)
+
+
 def test_ids_do_not_depend_on_which_splits_are_converted(tmp_path: Path) -> None:
     make(tmp_path, [face()], "train")
     make(tmp_path, [face()], "val")

@@ -104,9 +104,9 @@ def requested_runs():
     return plan.runs_of(PARAMS, requested_tables())
 
 
-def datasets_of(kind):
-    """A wildcard constraint: the datasets of params.yaml of one kind."""
-    return "|".join(name for name, block in PARAMS.file.datasets.items() if block.kind == kind) or "(?!)"
+def datasets_of(*kinds):
+    """A wildcard constraint: the datasets of params.yaml of these kinds."""
+    return "|".join(name for name, block in PARAMS.file.datasets.items() if block.kind in kinds) or "(?!)"
 
 
 def dataset_block(wildcards):

@@ -13,7 +13,7 @@ rule make_dataset:
     benchmark:
         "logs/{dataset}/make_dataset.tsv"
     wildcard_constraints:
-        dataset=datasets_of("mini"),
+        dataset=datasets_of("mini", "crowd"),
     params:
         block=dataset_block,
     message:

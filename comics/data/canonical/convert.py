@@ -32,7 +32,7 @@ ID_STRIDE = 100_000_000
 REPORT_NAME = "conversion.json"
 ANNOTATIONS_NAME = "annotations.json"
 # Raised by hand when the conversion gives other files for the same input: splits are then converted again.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -335,6 +335,7 @@ def _write_split(
                     "image_id": number_of[image_id],
                     "category_id": category_id(label),
                     **repaired,
+                    **_kind_of_forgery(face, where),
                     "source_id": identity,
                 }
             )
@@ -351,6 +352,16 @@ def _write_split(
     }
     write_json(partial / REPORT_NAME, document, indent=1)
     return report
+
+
+def _kind_of_forgery(face: dict[str, Any], where: str) -> dict[str, str]:
+    """A face's `forgery`, the name of how it was forged, where the source has one."""
+    kind = face.get("forgery")
+    if kind is None:
+        return {}
+    if not isinstance(kind, str):
+        raise UserError(f"{where}.forgery: expected the name of a kind of forgery, found {coco.shorten(kind)}.")
+    return {"forgery": kind}
 
 
 def _read_images(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ MIN_RING_AREA = 6.0
 
 RECIPE = 3
 """Raised by hand when the same seed gives other images."""
+
+Render = Callable[[Any, str, int], tuple[bytes, list[dict[str, Any]]]]
+"""Block, split and number to an image's JPEG file and its annotations without ids."""
 
 
 def simplify(ring: np.ndarray, tolerance: float) -> np.ndarray:
@@ -119,9 +122,9 @@ def render_image(spec: MiniDataset, split: str, index: int) -> tuple[bytes, list
     return compress(pixels, quality), annotations
 
 
-def _write_image(task: tuple[MiniDataset, str, int, str]) -> list[dict[str, Any]]:
-    spec, split, index, path = task
-    data, annotations = render_image(spec, split, index)
+def _write_image(task: tuple[Render, Any, str, int, str]) -> list[dict[str, Any]]:
+    render, spec, split, index, path = task
+    data, annotations = render(spec, split, index)
     with atomic_write(path) as beside:
         beside.write_bytes(data)
     return annotations
@@ -141,25 +144,34 @@ def _in_order(tasks: list[Any], processes: int) -> Iterator[list[dict[str, Any]]
 
 
 def make(spec: MiniDataset, root: Path, progress: Progress = silent, processes: int | None = None) -> None:
-    """Render the dataset in OpenForensics' own form: ``{Split}_poly.json`` and ``Images/<Split>/*.jpg`` below `root`.
+    """Render the dataset below `root`, as `write_dataset` describes."""
+    write_dataset(spec, root, render_image, RECIPE, progress, processes)
 
-    A split that is there already, made of the same `spec`, is not rendered again.
+
+def write_dataset(
+    spec: Any, root: Path, render: Render, version: int, progress: Progress = silent, processes: int | None = None
+) -> None:
+    """Render a dataset in OpenForensics' own form: ``{Split}_poly.json`` and ``Images/<Split>/*.jpg`` below `root`.
+
+    A split that is there already, made of the same `spec` and `version`, is not rendered again.
 
     Args:
-        spec: seed and sizes.
+        spec: its block of params.yaml: sizes, seed, numbers of images.
         root: folder to write to.
+        render: gives an image; a function of a module, as other processes call it.
+        version: of the recipe.
         progress: told after every image: task, images done, images in all.
         processes: how many at a time; all cores when None.
     """
     for split in SPLITS:
         target = root / annotation_name(split)
-        recipe = {"recipe": RECIPE, "split": split, "spec": spec.model_dump(mode="json")}
+        recipe = {"recipe": version, "split": split, "spec": spec.model_dump(mode="json")}
         if target.exists() and made_by(target) == recipe and is_intact(target):
             continue
         count = getattr(spec, split)
         names = [f"Images/{SPLIT_NAMES[split]}/{split}_{index:05d}.jpg" for index in range(count)]
         (root / names[0]).parent.mkdir(parents=True, exist_ok=True)
-        tasks = [(spec, split, index, str(root / name)) for index, name in enumerate(names)]
+        tasks = [(render, spec, split, index, str(root / name)) for index, name in enumerate(names)]
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for index, faces in enumerate(_in_order(tasks, processes or cores())):

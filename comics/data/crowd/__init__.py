@@ -1,0 +1,1 @@
+"""The embedded dataset whose forgeries are of named kinds and are given away by several traces."""
