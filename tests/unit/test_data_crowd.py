@@ -19,7 +19,6 @@ from pycocotools import mask as rle
 from comics.data.crowd.dataset import make, render_image
 from comics.data.crowd.forgeries import leave_traces, random_traces
 from comics.data.crowd.scenes import Face, render_scene
-from comics.data.mini.dataset import outline, simplify
 from comics.data.openforensics.dataset import convert
 from comics.params import FORGERIES, TRACES, CrowdDataset, ForgeryTraces
 
