@@ -4,7 +4,7 @@
 
 Compared pairs are timed in turns, and the ratio is that of their medians, so that what else runs on the machine hits both.
 
-- Mask R-CNN beside torchvision's `maskrcnn_resnet50_fpn`, which has P2 to P6 where ours has P3 to P7 (docs/detectors.md).
+- Mask R-CNN and MS R-CNN beside torchvision's `maskrcnn_resnet50_fpn`, whose RoIAlign takes 2 x 2 samples (docs/detectors.md).
 - BlendMask beside itself computed as the published implementation computes it, in float32: attention maps at every
   location, BatchNorm as a step of its own, channels first. With `--precision bf16` this stays in float32.
 
@@ -168,7 +168,7 @@ def main() -> None:
             other_train: Step | None = None
             other_infer: Step | None = None
             other = ""
-            if name == "mask_rcnn" and options.backbone == "resnet50" and options.precision == "fp32":
+            if name in ("mask_rcnn", "ms_rcnn") and options.backbone == "resnet50" and options.precision == "fp32":
                 other, (other_train, other_infer) = "torchvision", torchvisions(size, options.batch)
             elif name == "blendmask":
                 other, (other_train, other_infer) = "as_published", as_published(detector, size, options.batch)

@@ -86,6 +86,21 @@ def scene(seed: int, count: int):
     return image, {"boxes": boxes.float(), "labels": labels, "masks": masks}
 
 
+@pytest.fixture(autouse=True)
+def masks_of_ours(monkeypatch):
+    """torchvision with the two things that it has not, see above."""
+    monkeypatch.setattr(
+        roi_heads,
+        "project_masks_on_boxes",
+        lambda masks, boxes, matches, size: box_mask_targets([{"masks": masks}], [boxes], [matches], size, False),
+    )
+    monkeypatch.setattr(
+        transform,
+        "paste_masks_in_image",
+        lambda masks, boxes, size: paste_masks(masks[:, 0], boxes, size)[:, None].float(),
+    )
+
+
 @pytest.fixture(scope="module", params=["random", "trained"])
 def detector(request):
     torch.manual_seed(0)
@@ -103,12 +118,7 @@ def detector(request):
 
 
 @pytest.mark.parametrize("counts", [(3, 1), (0, 2)])
-def test_losses(detector, counts, monkeypatch):
-    monkeypatch.setattr(
-        roi_heads,
-        "project_masks_on_boxes",
-        lambda masks, boxes, matches, size: box_mask_targets([{"masks": masks}], [boxes], [matches], size, False),
-    )
+def test_losses(detector, counts):
     images, targets = zip(*(scene(seed, count) for seed, count in enumerate(counts, 10)), strict=True)
     reference = reference_of(detector)
     reference.rpn.train()
@@ -123,12 +133,7 @@ def test_losses(detector, counts, monkeypatch):
         assert float(found[ours].detach()) == pytest.approx(float(expected[theirs].detach()), rel=1e-4, abs=1e-6), ours
 
 
-def test_detections(detector, monkeypatch):
-    monkeypatch.setattr(
-        transform,
-        "paste_masks_in_image",
-        lambda masks, boxes, size: paste_masks(masks[:, 0], boxes, size)[:, None].float(),
-    )
+def test_detections(detector):
     images = torch.stack([scene(seed, 2)[0] for seed in (20, 0)])
     with torch.no_grad():
         expected = reference_of(detector).eval()(list(images))
