@@ -150,6 +150,7 @@ def compile_paper(source: Path, output: Path) -> Compiled:
             "-interaction=nonstopmode",
             "-halt-on-error",
             "-file-line-error",
+            "-latexoption=-no-shell-escape",  # labels and captions are data
             f"-outdir={scratch}",
             source.name,
         ]

@@ -79,18 +79,21 @@ def killed_and_done(project: Path, run: str, kills: int) -> None:
 
 
 @pytest.mark.parametrize("run", ["comics", "mask_rcnn"])
+@pytest.mark.injects("SIGKILL at random moments of a training", "the same command ends with bitwise equal weights")
 def test_killed_at_random_moments_it_ends_with_the_same_weights(project: Path, run: str) -> None:
     killed_and_done(project, run, 3)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("run", list(RUNS))
+@pytest.mark.injects("SIGKILL many times, every detector", "the same command ends with bitwise equal weights")
 def test_killed_many_times_it_ends_with_the_same_weights(project: Path, run: str) -> None:
     shutil.rmtree(folder_of(project, f"{run}_again"), ignore_errors=True)
     killed_and_done(project, run, 8)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.injects("SIGINT, SIGTERM", "the step is saved and said; codes 130 and 143")
 def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signum: int, code: int) -> None:
     run = "meinst_again"
     folder = folder_of(project, run)
@@ -146,6 +149,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize(
     "damage", [*list(DAMAGES)[:1], *(pytest.param(d, marks=pytest.mark.faults) for d in list(DAMAGES)[1:])]
 )
+@pytest.mark.injects("the last checkpoint cut, flipped, foreign", "named; the one before it is taken")
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(project: Path, damage: str) -> None:
     run = "plain_again"
     shutil.rmtree(folder_of(project, run), ignore_errors=True)
@@ -160,6 +164,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(project: Path
     require_equal(weights(project, run), expected(project, "plain"))
 
 
+@pytest.mark.injects("no whole checkpoint left", "it says that it begins anew")
 def test_without_a_whole_checkpoint_the_start_is_not_silent(project: Path) -> None:
     run = "plain_again"
     shutil.rmtree(folder_of(project, run), ignore_errors=True)
@@ -173,6 +178,7 @@ def test_without_a_whole_checkpoint_the_start_is_not_silent(project: Path) -> No
     require_equal(weights(project, run), expected(project, "plain"))
 
 
+@pytest.mark.injects("litter of kills, a checkpoint of Lightning's in the project", "removed; not taken")
 def test_what_kills_leave_is_removed_and_a_clusters_checkpoint_is_not_taken(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +205,7 @@ def in_slurm() -> None:
     os.environ.update(SLURM_JOB_ID="7", SLURM_JOB_NAME="batch job", SLURM_NTASKS="1", SLURM_NODELIST="node1")
 
 
+@pytest.mark.injects("SIGUSR1 in a SLURM job", "no checkpoint in the project")
 def test_a_clusters_warning_signal_leaves_no_checkpoint_in_the_project(alone: Path) -> None:
     with training(alone, "plain", in_slurm_ignoring_usr1) as process:
         wait_for(lambda: bool(steps_of(alone, "plain")), process)
@@ -217,6 +224,7 @@ def small_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
 
 
+@pytest.mark.injects("no room while a checkpoint is written", "one message, the checkpoint before is kept, code 2")
 def test_a_full_disk_is_told_in_one_message(project: Path) -> None:
     run = "plain_again"
     shutil.rmtree(folder_of(project, run), ignore_errors=True)
@@ -231,6 +239,7 @@ def test_a_full_disk_is_told_in_one_message(project: Path) -> None:
     require_equal(weights(project, run), expected(project, "plain"))
 
 
+@pytest.mark.injects("a temporary folder without room", "the training ends well")
 def test_a_temporary_folder_without_room_does_not_matter(alone: Path) -> None:
     code, text = train(alone, "plain", temporary_folder_gone)
     assert code == 0, text
@@ -243,6 +252,9 @@ def temporary_folder_gone() -> None:
     os.environ["TMPDIR"] = "/nowhere/at/all"
 
 
+@pytest.mark.injects(
+    "training data changed between two halves, and after training", "refused by what goes on and what follows, code 2"
+)
 def test_changed_training_data_is_refused_by_what_goes_on_and_what_follows(
     alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +296,7 @@ def one_gradient_goes_wrong() -> None:
     Comics.losses = wrong
 
 
+@pytest.mark.injects("a loss or gradient that is not finite", "ends before weights, queues and checkpoints, code 2")
 def test_a_loss_that_is_not_finite_ends_the_run_before_its_weights(alone: Path) -> None:
     code, text = train(alone, "comics", one_gradient_goes_wrong)
     folder = folder_of(alone, "comics")

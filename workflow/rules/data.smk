@@ -103,3 +103,8 @@ rule encode_masks:
         "Fit the mask code to the training masks of {wildcards.dataset}"
     shell:
         "comics data encode-masks {wildcards.dataset} &> {log}"
+
+
+# Compute nodes often have no network.
+localrules:
+    fetch_dataset,
