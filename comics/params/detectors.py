@@ -25,6 +25,9 @@ from comics.params.block import Block
 
 ENTRY_POINTS = "comics.detectors"
 
+_BRIDGES = {"detectron2": "comics.integrations.detectron2:Detectron2Detector"}
+"""Detectors of this package that need another one: nobody's import is slower for them, and nothing lists them."""
+
 _FOLDER = Path(__file__).parents[1] / "detectors"
 _SETTINGS = re.compile(r"^class Settings\(DetectorSettings\):\n(?:[ \t].*\n|\n)+", re.MULTILINE)
 _IMPORT = re.compile(
@@ -98,7 +101,7 @@ def is_outside(name: str) -> bool:
 def _entry_points() -> dict[str, str]:
     from importlib.metadata import entry_points
 
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    return _BRIDGES | {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
 
 
 def external(name: str) -> Any:

@@ -1,0 +1,226 @@
+"""``detector: detectron2``: a model of detectron2 or AdelaiDet behind our detector contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from comics.data.loading.batches import padded
+from comics.detectors.base import Detector, LevelProposals, Prediction, Target
+from comics.errors import UserError
+from comics.integrations.detectron2.families import Given, family_of, given
+from comics.integrations.detectron2.package import part
+from comics.padding import Size
+from comics.params import InferenceParams, ModelParams
+from comics.params.detectors import DetectorSettings
+
+
+class Detectron2Settings(DetectorSettings):
+    """Settings of a detector of detectron2 or AdelaiDet."""
+
+    config: str = ""
+    """Its configuration file. `model:` of params.yaml decides nothing of it."""
+    weights: str = ""
+    """A checkpoint that detectron2's checkpointer reads; "" takes the configuration's MODEL.WEIGHTS, `none` fresh ones."""
+    project: Literal["detectron2", "adelaidet"] = "detectron2"
+    """Whose keys the configuration has."""
+    options: list[str] = Field([])
+    """Keys and values, by turns, that are laid on the configuration."""
+
+
+class NamedExtractor(nn.Module):
+    """A backbone whose maps have names, as a list of them, finest first."""
+
+    def __init__(self, backbone: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.names = list(names)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.backbone(images)
+        return [maps[name] for name in self.names]
+
+
+@dataclass
+class Outputs:
+    """Pyramid maps; the heads run where they are asked for."""
+
+    features: list[Tensor]
+
+
+class Detectron2Detector(Detector):
+    """A model of detectron2: its backbone is the extractor, its own losses and detections are the detector's.
+
+    Boxes of the contrast and features of masks come from an adapter (`comics.integrations.detectron2.families`). A model that
+    predicts no masks has its boxes for masks.
+
+    Args:
+        model: of detectron2's ``build_model``; its backbone is taken out of it.
+        bgr: whether it takes BGR images.
+    """
+
+    Settings = Detectron2Settings
+
+    def __init__(self, model: Any, bgr: bool = True) -> None:
+        super().__init__()
+        self.family = family_of(model)
+        self.strides, self.channels = self.family.strides, self.family.channels
+        self.mask_channels = self.family.mask_channels(model)
+        self.bgr = bgr
+        for ours, theirs in ((self.pixel_mean, model.pixel_mean), (self.pixel_std, model.pixel_std)):
+            values = theirs.detach().float().flatten().cpu() / 255
+            ours.copy_((values.flip(0) if bgr else values).view(1, 3, 1, 1))
+        self.extractor = NamedExtractor(model.backbone, self.family.names)
+        model.backbone = Given(model.backbone)
+        self.model = model
+
+    @classmethod
+    def from_params(
+        cls, params: ModelParams, settings: Detectron2Settings, num_classes: int, inference: InferenceParams
+    ) -> Detectron2Detector:
+        """The model of a configuration file, for `num_classes` classes and with our thresholds.
+
+        Raises:
+            UserError: detectron2 is not installed, or the configuration is not there or not usable.
+        """
+        config = part("adet.config" if settings.project == "adelaidet" else "config").get_cfg()
+        if not settings.config or not Path(settings.config).is_file():
+            raise UserError(
+                f"detector: detectron2: config: {settings.config or 'none given'}: no such file.",
+                "Give the configuration file: `model: {detectron2: {config: FILE}}`.",
+            )
+        config = configured(config, settings, num_classes, inference)
+        if settings.project == "adelaidet":
+            part("adet.modeling")  # registers its meta-architectures
+        model = part("modeling").build_model(config)
+        weights = settings.weights or str(config.MODEL.WEIGHTS)
+        if weights not in ("", "none"):
+            part("checkpoint").DetectionCheckpointer(model).load(weights)
+        return cls(model, bgr=str(config.INPUT.FORMAT).upper() == "BGR")
+
+    def normalise(self, images: Tensor, sizes: Sequence[Size] | None = None) -> Tensor:
+        normalised = super().normalise(images, sizes)
+        return normalised.flip(1) if self.bgr else normalised
+
+    def forward_heads(self, features: list[Tensor]) -> Outputs:
+        return Outputs(features)
+
+    def _inputs(self, outputs: Outputs, sizes: Sequence[Size]) -> list[dict[str, Any]]:
+        """What its ``forward`` takes. The images' values are never looked at: its maps are there already."""
+        height, width = (length * self.strides[0] for length in outputs.features[0].shape[-2:])
+        most = [padded(max(lengths)) for lengths in zip(*sizes, strict=True)]
+        whole = most != [height, width]  # then its own padding would be another than ours
+        device = outputs.features[0].device
+        return [
+            {
+                "image": torch.zeros(3, *((height, width) if whole else size), device=device),
+                "height": height if whole else size[0],
+                "width": width if whole else size[1],
+            }
+            for size in sizes
+        ]
+
+    @contextmanager
+    def _run(self, outputs: Outputs, training: bool) -> Iterator[Any]:
+        before = self.model.training
+        self.model.train(training)
+        try:
+            with given(self.model, self.family.names, outputs.features), part("utils.events").EventStorage(0):
+                yield self.model
+        finally:
+            self.model.train(before)
+
+    def losses(self, outputs: Outputs, targets: list[Target], sizes: Sequence[Size]) -> dict[str, Tensor]:
+        """The model's own."""
+        inputs = self._inputs(outputs, sizes)
+        for one, target in zip(inputs, targets, strict=True):
+            one["instances"] = instances_of(target, one["image"].shape[-2:])
+        with self._run(outputs, training=True) as model:
+            found = model(inputs)
+        return {name.removeprefix("loss_"): value for name, value in found.items()}
+
+    @torch.no_grad()
+    def predict(self, outputs: Outputs, sizes: Sequence[Size]) -> list[Prediction]:
+        with self._run(outputs, training=False) as model:
+            found = model(self._inputs(outputs, sizes))
+        return [prediction_of(one["instances"], size) for one, size in zip(found, sizes, strict=True)]
+
+    def proposals(self, outputs: Outputs) -> list[LevelProposals]:
+        return self.family.proposals(self.model, outputs.features)
+
+    def roi_mask_features(self, outputs: Outputs, boxes: list[Tensor], size: int) -> Tensor:
+        return self.family.mask_features(self.model, outputs.features, boxes, size)
+
+
+def configured(config: Any, settings: Detectron2Settings, num_classes: int, inference: InferenceParams) -> Any:
+    """`config` (of ``get_cfg``) with the file, the options, our number of classes and our thresholds, where it has keys for them.
+
+    Raises:
+        UserError: the file or an option does not fit.
+    """
+    try:
+        config.merge_from_file(settings.config)
+        config.merge_from_list(list(settings.options))
+    except (KeyError, ValueError, AssertionError, OSError) as error:
+        raise UserError(
+            f"{settings.config}: not a configuration of {settings.project} ({error}).",
+            "`project: adelaidet` reads AdelaiDet's keys.",
+        ) from None
+    for head in ("ROI_HEADS", "RETINANET", "FCOS", "MEInst"):
+        part_of = getattr(config.MODEL, head, None)
+        for key, value in (
+            ("NUM_CLASSES", num_classes),
+            ("SCORE_THRESH_TEST", inference.score_threshold),
+            ("INFERENCE_TH_TEST", inference.score_threshold),
+            ("NMS_THRESH_TEST", inference.nms_threshold),
+            ("NMS_TH", inference.nms_threshold),
+        ):
+            if part_of is not None and hasattr(part_of, key):
+                setattr(part_of, key, value)
+    if getattr(config.MODEL, "BASIS_MODULE", None) is not None:
+        config.MODEL.BASIS_MODULE.NUM_CLASSES = num_classes
+    config.TEST.DETECTIONS_PER_IMAGE = inference.max_detections
+    config.MODEL.DEVICE = "cpu"  # the trainer moves it
+    return config
+
+
+def instances_of(target: Target, size: Sequence[int]) -> Any:
+    """The faces of one image, as detectron2 has them; `size` is the image's, to which masks are cut."""
+    structures = part("structures")
+    height, width = (int(length) for length in size)
+    sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
+    real = (sides > 0).all(dim=1)
+    found = structures.Instances((height, width))
+    found.gt_boxes = structures.Boxes(target["boxes"][real].float())
+    found.gt_classes = target["labels"][real]
+    found.gt_masks = structures.BitMasks(target["masks"][real, :height, :width])
+    return found
+
+
+def prediction_of(found: Any, size: Size) -> Prediction:
+    """Detections of detectron2 in our terms: best first, in the image, masks at its valid size."""
+    height, width = size
+    boxes = found.pred_boxes.tensor.float()
+    limits = boxes.new_tensor([width, height, width, height])
+    boxes = torch.minimum(boxes.clamp(min=0), limits)
+    whole = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
+    order = found.scores.argsort(descending=True, stable=True)
+    order = order[whole[order]]
+    boxes = boxes[order]
+    if found.has("pred_masks"):
+        masks = found.pred_masks[order].bool()[:, :height, :width]
+    else:
+        x = torch.arange(width, device=boxes.device) + 0.5
+        y = torch.arange(height, device=boxes.device)[:, None] + 0.5
+        left, top, right, bottom = boxes[:, :, None, None].unbind(1)
+        masks = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+    return Prediction(
+        boxes=boxes, scores=found.scores[order].float(), labels=found.pred_classes[order].long(), masks=masks
+    )

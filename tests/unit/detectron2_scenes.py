@@ -1,0 +1,299 @@
+"""Small stand-ins of the interfaces of detectron2 that `comics.integrations.detectron2` touches, and toy models on them.
+
+They are written for these tests from the interfaces' documentation: names, shapes and who calls whom. What the real package
+does with the same calls is for the tests marked `detectron2`.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+NAMES = ("p3", "p4")
+STRIDES = (8, 16)
+WIDTH = 16
+
+
+class Boxes:
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __len__(self):
+        return len(self.tensor)
+
+
+class BitMasks(Boxes):
+    pass
+
+
+class Instances:
+    def __init__(self, image_size, **fields):
+        self.__dict__.update(fields, image_size=tuple(image_size))
+
+    def has(self, name):
+        return name in self.__dict__
+
+
+class Registry(dict):
+    def register(self, kind):
+        assert kind.__name__ not in self
+        self[kind.__name__] = kind
+        return kind
+
+
+class Backbone(nn.Module):
+    size_divisibility = 16
+    padding_constraints: dict = {}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.fine = nn.Conv2d(3, WIDTH, 8, stride=8)
+        self.coarse = nn.Conv2d(WIDTH, WIDTH, 2, stride=2)
+        self.calls = 0
+
+    def output_shape(self):
+        return {n: SimpleNamespace(channels=WIDTH, stride=s) for n, s in zip(NAMES, STRIDES, strict=True)}
+
+    def forward(self, images):
+        self.calls += 1
+        fine = self.fine(images).relu()
+        return {"p3": fine, "p4": self.coarse(fine)}
+
+
+class Transform:
+    """Deltas are what is added to the corners."""
+
+    def apply_deltas(self, deltas, boxes):
+        return boxes + deltas
+
+
+class Anchors(nn.Module):
+    """Two boxes a cell, of 2 and of 4 strides, around its centre."""
+
+    def forward(self, features):
+        found = []
+        for level, stride in zip(features, STRIDES, strict=True):
+            height, width = level.shape[-2:]
+            y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+            centres = (torch.stack([x, y, x, y], dim=2).view(-1, 1, 4) + 0.5) * stride
+            side = torch.tensor([[-1.0, -1, 1, 1], [-2, -2, 2, 2]]) * stride
+            found.append(Boxes((centres + side).view(-1, 4)))
+        return found
+
+
+class Meta(nn.Module):
+    """What meta-architectures share: pixel statistics, padding, one forward for losses and detections."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.backbone = Backbone()
+        self.register_buffer("pixel_mean", torch.tensor([100.0, 110.0, 120.0]).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1), persistent=False)
+
+    def preprocess_image(self, inputs):
+        images = [(one["image"] - self.pixel_mean) / self.pixel_std for one in inputs]
+        step = self.backbone.size_divisibility
+        height, width = (-(-max(image.shape[d] for image in images) // step) * step for d in (1, 2))
+        tensor = torch.stack([functional.pad(i, (0, width - i.shape[2], 0, height - i.shape[1])) for i in images])
+        return SimpleNamespace(tensor=tensor, image_sizes=[tuple(image.shape[1:]) for image in images])
+
+    def forward(self, inputs):
+        assert Storage.open or not self.training, "losses are logged to the current storage"
+        images = self.preprocess_image(inputs)
+        maps = self.backbone(images.tensor)
+        assert maps["p3"].shape[-2:] == tuple(length // 8 for length in images.tensor.shape[-2:])
+        features = [maps[name] for name in NAMES]
+        if self.training:
+            return self.toy_losses(features, [one["instances"] for one in inputs])
+        return [{"instances": self.toy_found(features, n, one)} for n, one in enumerate(inputs)]
+
+    def toy_losses(self, features, instances):
+        wanted = torch.stack([torch.tensor(float(len(one.gt_classes))) for one in instances])
+        return {
+            "loss_count": (self.scores(features).mean(dim=1) - wanted).square().mean(),
+            "loss_size": features[1].mean(),
+        }
+
+    def toy_found(self, features, number, one):
+        """Two detections, worse first; the better one reaches over the image's side."""
+        height, width = one["height"], one["width"]
+        boxes = torch.tensor([[1.0, 2, 9, 10], [4, 4, width + 30, 20]])
+        masks = torch.zeros(2, height, width, dtype=torch.bool)
+        masks[1, 4:20, 4:] = True
+        more = {"pred_masks": masks} if self.draws else {}
+        scores = torch.tensor([0.3, 0.6])
+        return Instances(
+            (height, width), pred_boxes=Boxes(boxes), scores=scores, pred_classes=torch.tensor([1, 0]), **more
+        )
+
+
+class ToyRetina(Meta):
+    draws = False
+
+    def __init__(self, cfg=None):
+        super().__init__(cfg)
+        self.head_in_features = list(NAMES)
+        self.logits, self.deltas = nn.Conv2d(WIDTH, 2, 1), nn.Conv2d(WIDTH, 8, 1)
+        self.anchor_generator, self.box2box_transform = Anchors(), Transform()
+
+    def head(self, features):
+        return [self.logits(level) for level in features], [self.deltas(level) for level in features]
+
+    def scores(self, features):
+        return self.logits(features[0]).flatten(1)
+
+
+class RCNNParts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.in_features = list(NAMES)
+        self.anchor_generator, self.box2box_transform = Anchors(), Transform()
+        self.logits, self.deltas = nn.Conv2d(WIDTH, 2, 1), nn.Conv2d(WIDTH, 8, 1)
+
+    def rpn_head(self, features):
+        return [self.logits(level) for level in features], [self.deltas(level) for level in features]
+
+
+class MaskHead(nn.Sequential):
+    def __init__(self):
+        super().__init__()
+        self.add_module("mask_fcn1", nn.Conv2d(WIDTH, 12, 3, padding=1))
+        self.add_module("deconv", nn.ConvTranspose2d(12, 12, 2, stride=2))
+        self.add_module("predictor", nn.Conv2d(12, 2, 1))
+
+
+class ToyRCNN(Meta):
+    draws = True
+
+    def __init__(self, cfg=None):
+        super().__init__(cfg)
+        self.proposal_generator = RCNNParts()
+        self.roi_heads = nn.Module()
+        self.roi_heads.mask_head = MaskHead()
+        self.roi_heads.mask_in_features = ["p3"]
+        self.roi_heads.mask_pooler = self.pool
+
+    @staticmethod
+    def pool(features, boxes):
+        count = sum(len(box) for box in boxes)
+        return features[0].mean(dim=(0, 2, 3)).view(1, -1, 1, 1).expand(count, -1, 14, 14)
+
+    def scores(self, features):
+        return self.proposal_generator.logits(features[0]).flatten(1)
+
+
+class FCOSParts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.in_features = list(NAMES)
+        self.fcos_head = FCOSHead()
+
+
+class FCOSHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.logits, self.sides = nn.Conv2d(WIDTH, 2, 1), nn.Conv2d(WIDTH, 4, 1)
+
+    def forward(self, features, top_module=None, yield_proposal=False):
+        sides = [self.sides(level).relu() for level in features]
+        return [self.logits(level) for level in features], sides, None, None, None
+
+
+class Basis(nn.Module):
+    def __init__(self):
+        super().__init__()
+        up = nn.Upsample(scale_factor=2)
+        self.tower = nn.Sequential(nn.Conv2d(WIDTH, 12, 1), up, nn.Conv2d(12, 4, 1))
+
+    def forward(self, features, targets=None):
+        assert not self.training, "its own auxiliary loss wants targets"
+        return {"bases": [self.tower(features["p3"])]}, {}
+
+
+class ToyBlend(Meta):
+    draws = True
+
+    def __init__(self, cfg=None):
+        super().__init__(cfg)
+        self.proposal_generator, self.basis_module = FCOSParts(), Basis()
+
+    def scores(self, features):
+        return self.proposal_generator.fcos_head.logits(features[0]).flatten(1)
+
+
+class Storage:
+    open = 0
+
+    def __init__(self, start):
+        pass
+
+    def __enter__(self):
+        Storage.open += 1
+
+    def __exit__(self, *_):
+        Storage.open -= 1
+
+
+class Node(dict):
+    """A configuration: a dictionary with attributes."""
+
+    __setattr__ = dict.__setitem__
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def merge_from_file(self, path):
+        with open(path) as file:
+            self.MODEL.META_ARCHITECTURE = file.read().strip()
+
+    def merge_from_list(self, words):
+        for key, value in zip(words[::2], words[1::2], strict=True):
+            if key != "MODEL.RETINANET.SCORE":
+                raise KeyError(key)
+            self.MODEL.RETINANET.SCORE = value
+
+
+def get_cfg():
+    model = Node(RETINANET=Node(NUM_CLASSES=80, SCORE_THRESH_TEST=0.5), WEIGHTS="none", DEVICE="cuda")
+    return Node(MODEL=model, INPUT=Node(FORMAT="BGR"), TEST=Node(DETECTIONS_PER_IMAGE=100))
+
+
+class Hook:
+    trainer = None
+
+
+def install(monkeypatch):
+    """The stand-ins as the package `detectron2`; returns what tests look at."""
+    registry = Registry()
+    for kind in (ToyRetina, ToyRCNN, ToyBlend):
+        registry.register(kind)
+    sets, built = {}, []
+
+    def build_model(cfg):
+        built.append(cfg)
+        return registry[cfg.MODEL.META_ARCHITECTURE](cfg)
+
+    modules = {
+        "": {},
+        "structures": {"Boxes": Boxes, "BitMasks": BitMasks, "Instances": Instances},
+        "modeling": {"META_ARCH_REGISTRY": registry, "build_model": build_model},
+        "config": {"get_cfg": get_cfg},
+        "data": {"DatasetCatalog": SimpleNamespace(list=lambda: list(sets))},
+        "data.datasets": {"register_coco_instances": lambda name, *more: sets.update({name: more})},
+        "engine": {"HookBase": Hook},
+        "utils": {},
+        "utils.events": {"EventStorage": Storage},
+    }
+    for name, content in modules.items():
+        full = f"detectron2.{name}".rstrip(".")
+        module = ModuleType(full)
+        module.__dict__.update(content, __path__=[])
+        monkeypatch.setitem(sys.modules, full, module)
+    return SimpleNamespace(registry=registry, sets=sets, built=built)

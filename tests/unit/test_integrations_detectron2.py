@@ -1,0 +1,289 @@
+"""detectron2 beside us, on stand-ins of its interfaces (`detectron2_scenes`)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detector_scenes import random_boxes, scenes
+from detectron2_scenes import STRIDES, Boxes, Instances, Storage, ToyBlend, ToyRCNN, ToyRetina, install
+
+from comics.bigrained import BiGrained
+from comics.errors import UserError
+from comics.integrations.detectron2 import Detectron2Detector, add_bi_grained, after_step_hook, register_datasets
+from comics.model import Comics
+from comics.params import ObjectiveParams, load
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURES = [ToyRetina, ToyRCNN, ToyBlend]
+
+
+@pytest.fixture
+def there(monkeypatch):
+    return install(monkeypatch)
+
+
+@pytest.fixture
+def absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+
+
+def run_of(tmp_path, architecture="ToyRetina", components=("attention", "coarse", "fine"), **more):
+    (tmp_path / "toy.yaml").write_text(architecture)
+    run = load(ROOT / "params.yaml").resolve("comics")
+    settings = {"config": str(tmp_path / "toy.yaml"), **more}
+    model = run.model.model_copy(update={"settings": Detectron2Detector.Settings(**settings), "weights": "none"})
+    params = run.params.model_copy(update={"model": model, "detector": "detectron2", "components": list(components)})
+    return run.model_copy(update={"params": params})
+
+
+def batch_of(height=64, width=96):
+    images, targets, sizes = scenes([random_boxes(count, height, width, count) for count in (2, 3)], height, width)
+    return SimpleNamespace(images=images, keys=None, targets=targets, sizes=sizes)
+
+
+def test_without_the_package_it_is_named(absent, tmp_path):
+    for call in (
+        after_step_hook,
+        lambda: add_bi_grained("RetinaNet"),
+        lambda: register_datasets(load(ROOT / "params.yaml")),
+        lambda: Comics(run_of(tmp_path)),
+    ):
+        with pytest.raises(UserError, match="detectron2 is needed here"):
+            call()
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_component_trains_on_it(there, tmp_path, kind):
+    torch.manual_seed(0)
+    model = Comics(run_of(tmp_path, kind.__name__)).train()
+    assert isinstance(model.detector, Detectron2Detector)
+    names = [name for name, _ in model.named_parameters()]
+    assert len(names) == len(set(names))
+    assert not any("model.backbone" in name for name in names)  # the extractor has it, once
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(2):
+        result = model.losses(batch_of())
+        assert {"count", "size", "loss_coarse", "loss_intra", "loss_inter"} <= set(result.terms)
+        optimiser.zero_grad()
+        result.total.backward()
+        gradient = model.detector.extractor.backbone.fine.weight.grad
+        assert gradient.isfinite().all()
+        assert gradient.any()
+        optimiser.step()
+        model.after_step()
+    assert not Storage.open
+    assert model.training
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_losses_are_the_models_own(there, kind):
+    """With its backbone's own maps the detector says what the model says alone."""
+    torch.manual_seed(0)
+    alone = kind().train()
+    torch.manual_seed(0)
+    detector = Detectron2Detector(kind(), bgr=True)
+    batch = batch_of()
+    pixels = [{"image": (image * 255).flip(0), "instances": SimpleNamespace(gt_classes=target["labels"])}
+              for image, target in zip(batch.images, batch.targets, strict=True)]  # fmt: skip
+    with Storage(0):
+        expected = alone(pixels)
+    found = detector.losses(detector(batch.images), batch.targets, batch.sizes)
+    assert found.keys() == {"count", "size"}
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[f"loss_{name}"], rtol=1e-4, atol=1e-4)
+
+
+def test_images_are_as_the_model_takes_them(there):
+    detector = Detectron2Detector(ToyRetina(), bgr=True)
+    images = torch.rand(1, 3, 32, 32)
+    bgr = images.flip(1) * 255
+    wanted = (bgr - torch.tensor([100.0, 110, 120]).view(3, 1, 1)) / torch.tensor([1.0, 2, 4]).view(3, 1, 1)
+    torch.testing.assert_close(detector.normalise(images), wanted, rtol=1e-4, atol=1e-3)
+    plain = Detectron2Detector(ToyRetina(), bgr=False).normalise(images)
+    assert not torch.allclose(plain, wanted, atol=1)
+
+
+@pytest.mark.parametrize("canvas", [(64, 96), (96, 128)])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_detections_are_ranked_and_in_the_image(there, kind, canvas):
+    detector = Detectron2Detector(kind()).eval()
+    sizes = [(60, 90), (41, 33)]
+    found = detector.predict(detector(torch.rand(2, 3, *canvas)), sizes)
+    for one, (height, width) in zip(found, sizes, strict=True):
+        assert one["scores"].tolist() == pytest.approx([0.6, 0.3])
+        assert one["labels"].tolist() == [0, 1]
+        assert one["boxes"][0].tolist() == [4, 4, width, 20]
+        assert one["masks"].shape == (2, height, width)
+        assert one["masks"][0, 4:20, 4:].all()
+        assert one["masks"][0].sum() == 16 * (width - 4)
+
+
+def test_boxes_of_an_anchor_head_against_loops(there):
+    torch.manual_seed(0)
+    detector = Detectron2Detector(ToyRetina())
+    features = detector.extractor(torch.rand(2, 3, 32, 48))
+    for level, stride, proposals in zip(features, STRIDES, detector.propose(features), strict=True):
+        deltas = detector.model.deltas(level)
+        _, _, height, width = deltas.shape
+        row = 0
+        for y in range(height):
+            for x in range(width):
+                for anchor, reach in enumerate((1, 2)):
+                    centre = torch.tensor([x, y, x, y]) * stride + stride / 2
+                    box = centre + reach * stride * torch.tensor([-1, -1, 1, 1])
+                    wanted = box + deltas[:, 4 * anchor : 4 * anchor + 4, y, x]
+                    torch.testing.assert_close(proposals.boxes[:, row], wanted.detach())
+                    assert proposals.locations[row] == y * width + x
+                    row += 1
+        assert not proposals.boxes.requires_grad
+
+
+def test_boxes_of_points_against_loops(there):
+    torch.manual_seed(0)
+    detector = Detectron2Detector(ToyBlend())
+    features = detector.extractor(torch.rand(1, 3, 32, 48))
+    for level, stride, proposals in zip(features, STRIDES, detector.propose(features), strict=True):
+        sides = detector.model.proposal_generator.fcos_head.sides(level).relu()[0]
+        _, height, width = sides.shape
+        for y in range(height):
+            for x in range(width):
+                left, top, right, bottom = (sides[:, y, x] * stride).tolist()
+                px, py = x * stride + stride / 2, y * stride + stride / 2
+                wanted = [px - left, py - top, px + right, py + bottom]
+                assert proposals.boxes[0, y * width + x].tolist() == pytest.approx(wanted, abs=1e-4)
+
+
+def test_mask_features_of_a_branch_are_cut_where_the_box_is(there):
+    detector = Detectron2Detector(ToyBlend()).train()
+    assert detector.mask_channels == 12
+    features = detector.extractor(torch.rand(2, 3, 32, 64))
+    outputs = detector.forward_heads(features)
+    boxes = [torch.tensor([[4.0, 4.0, 28.0, 20.0]]), torch.zeros(0, 4)]
+    crops = detector.roi_mask_features(outputs, boxes, 6)
+    assert crops.shape == (1, 12, 6, 6)
+    whole = detector.model.basis_module.tower[:2](features[0])  # twice as fine as P3
+    assert crops[0, :, 0, 0].detach().tolist() == pytest.approx(whole[0, :, 1, 1].tolist(), abs=0.5)
+    crops.sum().backward()
+    assert detector.extractor.backbone.fine.weight.grad.any()
+    none = detector.roi_mask_features(outputs, [torch.zeros(0, 4)] * 2, 6)
+    assert none.shape == (0, 12, 6, 6)
+
+
+def test_configuration(there, tmp_path):
+    model = Comics(run_of(tmp_path, components=())).detector
+    config = there.built[0]
+    assert config.MODEL.RETINANET.NUM_CLASSES == 2
+    assert config.MODEL.RETINANET.SCORE_THRESH_TEST < 0.5
+    assert config.MODEL.DEVICE == "cpu"
+    assert model.bgr
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such file"):
+        Comics(run_of(tmp_path, config="nowhere.yaml"))
+    with pytest.raises(UserError, match="not a configuration"):
+        Comics(run_of(tmp_path, options=["MODEL.NONE", "1"]))
+
+
+def test_params_yaml_names_it(there, tmp_path):
+    """`detector: detectron2` and its settings in params.yaml resolve to the class, without detectron2 being imported."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("\nruns:\n", "\nruns:\n" + ENTRY, 1)
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    run = load(tmp_path / "params.yaml").resolve("theirs")
+    assert isinstance(run.model.settings, Detectron2Detector.Settings)
+    assert run.model.settings.config == "theirs.yaml"
+
+
+ENTRY = """  theirs:
+    detector: detectron2
+    components: [attention, coarse, fine]
+    model: {detectron2: {config: theirs.yaml}}
+"""
+
+
+def test_unknown_architectures_are_refused(there):
+    model = ToyRetina()
+    del model.head_in_features
+    model.box2box_transform = None
+    del model.box2box_transform
+    with pytest.raises(UserError, match="no adapter knows"):
+        Detectron2Detector(model)
+
+
+def inputs_of(batch):
+    found = []
+    for image, target in zip(batch.images, batch.targets, strict=True):
+        faces = Instances(image.shape[1:], gt_boxes=Boxes(target["boxes"]), gt_classes=target["labels"])
+        faces.gt_masks = Boxes(target["masks"])
+        found.append({"image": image * 255, "instances": faces, "height": 64, "width": 96})
+    return found
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_their_training_with_our_objective(there, kind):
+    torch.manual_seed(0)
+    name = add_bi_grained(kind.__name__, ObjectiveParams(ramp=(0.0, 0.5)))
+    assert name == f"BiGrained{kind.__name__}"
+    assert add_bi_grained(kind.__name__) == name
+    model = there.registry[name](None).train()
+    assert {key for key, _ in kind().named_parameters()} <= {key for key, _ in model.named_parameters()}
+    trainer = SimpleNamespace(model=model, iter=25, max_iter=100)
+    hook = after_step_hook()
+    hook.trainer = trainer
+    hook.before_step()
+    assert model.bi_grained.strength == pytest.approx(0.5)
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    key = model.bi_grained.momentum.module.fine.weight
+    before = key.clone()
+    with Storage(0):
+        for _ in range(2):
+            calls = model.backbone.calls
+            losses = model(inputs_of(batch_of()))
+            assert model.backbone.calls == calls + 1  # losses and objective see the same maps
+            assert {"loss_count", "loss_size", "loss_coarse", "loss_intra", "loss_inter"} == set(losses)
+            optimiser.zero_grad()
+            sum(losses.values()).backward()
+            optimiser.step()
+            hook.after_step()
+    assert not torch.equal(key, before)
+    found = model.eval()(inputs_of(batch_of()))
+    assert set(found[0]) == {"instances"}
+
+
+def test_the_objective_is_the_one_of_a_run(there, tmp_path):
+    """`BiGrained` and `comics.model.Comics` give the same terms on the same maps."""
+    torch.manual_seed(0)
+    run = run_of(tmp_path, "ToyBlend", ("coarse", "fine"))
+    ours = Comics(run).train()
+    batch = batch_of()
+    detector = ours.detector
+    alone = BiGrained(detector.extractor, 2, detector.channels, detector.mask_channels, run.objective)
+    alone.coarse.load_state_dict(ours.coarse.state_dict())
+    for _ in range(2):
+        terms = ours.losses(batch).terms
+        images = detector.normalise(batch.images, batch.sizes)
+        features, keys = detector.extractor(images), alone.keys(images)
+        faces, labels, masks = ([one[key] for one in batch.targets] for key in ("boxes", "labels", "masks"))
+        places = [[(p.boxes, p.locations) for p in detector.propose(maps)] for maps in (features, keys)]
+        found = alone.coarse_terms(features, keys, *places, faces, labels)
+        crops = detector.roi_mask_features(detector.forward_heads(features), faces, run.objective.fine.size)
+        found |= alone.fine_terms(crops, masks, faces, labels)
+        for name, value in found.items():
+            torch.testing.assert_close(value, terms[name])
+        ours.after_step()
+        alone.after_step()
+
+
+def test_datasets(there, tmp_path):
+    params = load(ROOT / "params.yaml")
+    with pytest.raises(UserError, match="no split is there"):
+        register_datasets(params, tmp_path)
+    annotations = tmp_path / "data" / params.dataset / "train" / "annotations.json"
+    annotations.parent.mkdir(parents=True)
+    annotations.write_text("{}")
+    for _ in range(2):  # again does nothing
+        assert register_datasets(params, tmp_path) == [f"comics_{params.dataset}_train"]
+    metadata, file, folder = there.sets[f"comics_{params.dataset}_train"]
+    assert metadata == {"thing_classes": ["Real", "Fake"]}
+    assert (file, folder) == (str(annotations), str(annotations.parent))
