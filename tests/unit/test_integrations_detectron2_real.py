@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 from detector_scenes import random_boxes, scenes
+from pycocotools import mask as rle
 from test_weights_foreign import shaken
 
-from comics.integrations.detectron2 import Detectron2Detector
+from comics.integrations.detectron2 import Detectron2Detector, add_bi_grained, after_step_hook, register_datasets
 from comics.params import InferenceParams, ModelParams
 from comics.weights.foreign import translate, write_foreign
 
@@ -64,3 +68,99 @@ def test_exported_weights_are_all_its_own(tmp_path):
     found = DetectionCheckpointer(theirs.model).load(str(tmp_path / "ours.pth"))
     assert not found.get("unexpected_keys", [])
     assert not [key for key in found.get("missing_keys", []) if "anchor" not in key and "pixel" not in key]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_its_training_with_our_objective(name):
+    from detectron2 import model_zoo
+    from detectron2.modeling import build_model
+    from detectron2.structures import BitMasks, Boxes, Instances
+    from detectron2.utils.events import EventStorage
+
+    torch.manual_seed(0)
+    config = model_zoo.get_config(ZOO[name])
+    plain = config.MODEL.META_ARCHITECTURE
+    config.MODEL.META_ARCHITECTURE = add_bi_grained(plain)
+    config.MODEL.DEVICE, config.MODEL.ROI_HEADS.NUM_CLASSES, config.MODEL.RETINANET.NUM_CLASSES = "cpu", 2, 2
+    model = build_model(config).train()
+    inputs = []
+    images, targets, _ = scenes([random_boxes(n, 96, 128, n) for n in (2, 1)], 96, 128)
+    for image, target in zip(images, targets, strict=True):
+        faces = Instances((96, 128))
+        faces.gt_boxes, faces.gt_classes = Boxes(target["boxes"]), target["labels"]
+        faces.gt_masks = BitMasks(target["masks"])
+        inputs.append({"image": image * 255, "instances": faces, "height": 96, "width": 128})
+    hook = after_step_hook()
+    hook.trainer = SimpleNamespace(model=model, iter=0, max_iter=2)
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    with EventStorage(0):
+        for _ in range(2):
+            hook.before_step()
+            losses = model(inputs)
+            assert {"loss_coarse", "loss_intra", "loss_inter", "loss_cls"} <= set(losses)
+            assert all(value.isfinite() for value in losses.values())
+            optimiser.zero_grad()
+            sum(losses.values()).backward()
+            optimiser.step()
+            hook.after_step()
+    assert set(model.eval()(inputs)[0]) == {"instances"}
+
+
+def test_its_evaluator_and_ours_agree(tmp_path):
+    from detectron2.data import DatasetCatalog
+    from detectron2.evaluation import COCOEvaluator
+    from detectron2.structures import Boxes, Instances
+    from PIL import Image
+
+    from comics.evaluation import match_tasks, score
+    from comics.evaluation.scores import read_inputs, tasks_of
+
+    random = numpy.random.default_rng(0)
+    folder = tmp_path / "data" / "tiny" / "test_dev"
+    (folder / "images").mkdir(parents=True)
+    images, annotations, found = [], [], []
+    _, targets, _ = scenes([random_boxes(4, 96, 128, n) for n in range(6)], 96, 128)
+    for number, target in enumerate(targets, 1):
+        name = f"images/{number}.png"
+        Image.new("RGB", (128, 96)).save(folder / name)
+        images.append({"id": number, "file_name": name, "width": 128, "height": 96})
+        for box, label, mask in zip(target["boxes"].tolist(), target["labels"].tolist(), target["masks"], strict=True):
+            run = rle.encode(numpy.asfortranarray(mask.numpy().astype("u1")))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": label + 1,
+                    "iscrowd": 0,
+                    "area": float(mask.sum()),
+                    "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+                    "segmentation": {"size": [96, 128], "counts": run["counts"].decode()},
+                }
+            )
+        count = len(target["boxes"])
+        one = Instances((96, 128))
+        one.pred_boxes = Boxes(target["boxes"] + torch.from_numpy(random.normal(0, 3, (count, 4))).float())
+        one.scores = torch.from_numpy(random.random(count))
+        one.pred_classes = torch.from_numpy(random.integers(0, 2, count))
+        one.pred_masks = target["masks"].roll(int(random.integers(-3, 4)), 2)
+        found.append(one)
+    categories = [{"id": 1, "name": "Real"}, {"id": 2, "name": "Fake"}]
+    truth = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "annotations.json").write_text(json.dumps(truth))
+    (name,) = register_datasets(SimpleNamespace(dataset="tiny"), tmp_path)
+    records = DatasetCatalog.get(name)
+    assert [len(record["annotations"]) for record in records] == [len(target["boxes"]) for target in targets]
+    evaluator = COCOEvaluator(name, output_dir=str(tmp_path / "theirs"), distributed=False, use_fast_impl=False)
+    evaluator.reset()
+    for record, one in zip(records, found, strict=True):
+        evaluator.process([record], [{"instances": one}])
+    theirs = evaluator.evaluate()
+    inputs = read_inputs(folder / "annotations.json", tmp_path / "theirs" / "coco_instances_results.json")
+    ours = {
+        (task, cls): dict(zip(("AP", "AP50"), values, strict=False))
+        for task, cls, values in score(inputs[0], match_tasks(*inputs, tasks_of(*inputs))).rows()
+    }
+    for task, their_task in (("detection", "bbox"), ("segmentation", "segm")):
+        assert 0 < theirs[their_task]["AP"] < 100
+        assert 100 * ours[task, "all"]["AP"] == pytest.approx(theirs[their_task]["AP"], abs=1e-9)
+        assert 100 * ours[task, "Fake"]["AP"] == pytest.approx(theirs[their_task]["AP-Fake"], abs=1e-9)
