@@ -120,3 +120,41 @@ def test_the_license_is_apache_2() -> None:
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
     assert YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())["license"] == PROJECT["license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "SECURITY.md", "reports/README.md"]
+)
+def test_links_lead_somewhere(name: str) -> None:
+    text = (ROOT / name).read_text()
+    targets = [target for target in re.findall(r"\]\(([^)]*)\)", text) if "://" not in target]
+    assert targets or name in ("CODE_OF_CONDUCT.md", "reports/README.md")
+    for target in targets:
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+def test_the_citation_is_the_readme_s() -> None:
+    citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
+    bibtex = re.search(r"```bibtex\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert bibtex
+    cited = bibtex.group(1).split("@misc")
+    for source, entry in zip([citation["preferred-citation"], *citation["references"]], cited, strict=True):
+        flat = " ".join(entry.replace("{", "").replace("}", "").split())
+        assert source["title"] in flat
+        assert " and ".join(f"{one['family-names']}, {one['given-names']}" for one in source["authors"]) in flat
+        assert str(source["year"]) in flat
+    assert citation["preferred-citation"]["doi"] in cited[0]
+    assert citation["references"][0]["identifiers"][0]["value"].removeprefix("arXiv:") in cited[1]
+
+
+def test_github_runs_what_continuous_integration_runs() -> None:
+    jobs = YAML(typ="safe").load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert [step["run"] for step in jobs["test"]["steps"] if "run" in step] == [".ci/run"]
+    supported = {text.rsplit(" ")[-1] for text in PROJECT["classifiers"] if "Python :: 3." in text}
+    assert set(jobs["test"]["strategy"]["matrix"]["python"]) == supported
+    assert os.access(ROOT / ".ci/run", os.X_OK)
