@@ -16,6 +16,7 @@ from comics.errors import UserError
 from comics.integrations.detectron2 import Detectron2Detector, add_bi_grained, after_step_hook, register_datasets
 from comics.model import Comics
 from comics.params import ObjectiveParams, load
+from comics.params import detectors as known
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURES = [ToyRetina, ToyRCNN, ToyBlend]
@@ -23,6 +24,7 @@ ARCHITECTURES = [ToyRetina, ToyRCNN, ToyBlend]
 
 @pytest.fixture
 def there(monkeypatch):
+    monkeypatch.setattr(known, "_registered", dict(known._registered))  # reading params.yaml makes its detectors known
     return install(monkeypatch)
 
 
