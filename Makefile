@@ -10,7 +10,7 @@ ifeq ($(origin PYTHON),command line)
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo test test-faults lint format lock schema clean
+.PHONY: help setup demo test test-faults docs lint format lock schema clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -31,7 +31,10 @@ test: $(READY) ## the whole test suite (ARGS=... adds arguments of pytest)
 test-faults: $(READY) ## inject every fault there is a test for, and write docs/reliability.md's table
 	FAULTS_TABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" tests/faults $(ARGS)
 
-lint: $(READY) ## ruff, snakefmt, mypy, the floors of the package and snakemake --lint
+docs: $(READY) ## the documentation as a site in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+lint: $(READY) docs ## ruff, snakefmt, mypy, the floors of the package, the documentation and snakemake --lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile workflow

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
+import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
+import comics
 from comics.params import json_schema
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -158,3 +162,27 @@ def test_github_runs_what_continuous_integration_runs() -> None:
     supported = {text.rsplit(" ")[-1] for text in PROJECT["classifiers"] if "Python :: 3." in text}
     assert set(jobs["test"]["strategy"]["matrix"]["python"]) == supported
     assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_the_documentation_s_api_is_public_and_documented() -> None:
+    names = re.findall(r"^::: (\S+)", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    objects = [pkgutil.resolve_name(name) for name in names]
+    assert comics in objects
+    objects += [getattr(comics, name) for name in comics.__all__]
+    assert all(inspect.getdoc(one) for one in objects)
+    assert set(re.search(r"members: \[(.*)\]", (ROOT / "docs/api.md").read_text())[1].split(", ")) == set(
+        comics.__all__
+    )
+
+
+def test_a_broken_link_fails_the_documentation(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("images"))
+    plain = (ROOT / "mkdocs.yml").read_text()
+    # Without the API, which takes most of the time, and without pictures, whose links are broken in this copy.
+    settings = plain[: plain.index("  - mkdocstrings")] + plain[plain.index("markdown_extensions:") :]
+    (tmp_path / "mkdocs.yml").write_text(settings)
+    (tmp_path / "docs/api.md").write_text("[a](glossary.md#no-such-heading)\n")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no-such-heading" in done.stdout + done.stderr
