@@ -95,11 +95,11 @@ def _at_work(run: ResolvedRun) -> str | None:
 def _runs_table(width: int, live: bool) -> Table:
     from rich.table import Table
 
-    from comics.params import TEST_SPLITS, load
+    from comics.params import load
     from comics.report.results import training_state
 
     params = load()
-    columns = ["run", "seed", "made of", "state", *TEST_SPLITS]
+    columns = ["run", "seed", "made of", "state", *params.test_splits]
     if width < 110:
         columns.remove("made of")
     table = Table(*columns, title=f"Runs on {params.dataset} (AP of boxes / masks, percent)")
@@ -113,7 +113,7 @@ def _runs_table(width: int, live: bool) -> Table:
                 "seed": str(seed),
                 "made of": " + ".join([run.detector, *run.params.components]),
                 "state": same or _at_work(run) or training_state(run),
-                **{split: _score(run, split) for split in TEST_SPLITS},
+                **{split: _score(run, split) for split in params.test_splits},
             }
             if not (live and same):
                 table.add_row(*(cells[column] for column in columns))

@@ -116,4 +116,9 @@ class CustomDataset(Block):
     """Keep every n-th image of each folder only: for folders of video frames."""
 
 
+def splits_of(block: Block) -> list[str]:
+    """The splits of a dataset: all, or those that one's own files give."""
+    return [split for split in SPLITS if not isinstance(block, CustomDataset) or split in block.annotations]
+
+
 Dataset = Annotated[MiniDataset | CrowdDataset | OpenForensicsDataset | CustomDataset, Field(discriminator="kind")]

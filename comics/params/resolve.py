@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from comics import reported
 from comics.errors import UserError, did_you_mean
 from comics.params.block import Block, merge, stated
-from comics.params.datasets import Dataset
+from comics.params.datasets import TEST_SPLITS, Dataset, splits_of
 from comics.params.file import ParamsFile
 from comics.params.mistakes import as_user_error
 from comics.params.objective import AttentionParams, ObjectiveParams, ViewsParams
@@ -201,6 +201,7 @@ class Params:
         self.path = path
         self.base = base
         self._check_names()
+        self.file = self._with_splits_there_are()
 
     @property
     def label(self) -> str:
@@ -236,6 +237,72 @@ class Params:
     def runs(self) -> list[str]:
         """Names of the runs, in the file's order."""
         return list(self.file.runs)
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that the dataset has."""
+        return splits_of(self.file.datasets[self.dataset])
+
+    @property
+    def test_splits(self) -> list[str]:
+        """The test splits that the dataset has: one's own may have one."""
+        return [split for split in self.splits if split in TEST_SPLITS]
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """Why an entry of the file, such as ``tables.NAME``, is none here: the dataset lacks the splits that it shows."""
+        return {}
+
+    def _with_splits_there_are(self) -> ParamsFile:
+        """The file without what its tables and figures show of splits that the dataset lacks; what is then left empty goes
+        into `left_out`."""
+        have = self.splits
+
+        def absent(key: str, *splits: str) -> None:
+            self.left_out[key] = f"the dataset '{self.dataset}' has no {' or '.join(splits)}, which it shows"
+
+        tables = {}
+        for name, table in self.file.tables.items():
+            splits = [split for split in table.splits if split in have]
+            if splits or not table.splits:
+                tables[name] = table.model_copy(update={"splits": splits})
+            else:
+                absent(f"tables.{name}", *table.splits)
+        figures: dict[str, FigureParams] = {}
+        for name, figure in self.file.figures.items():
+            wanted = [figure.split] if isinstance(figure, ScatterFigure | ErrorsFigure) else figure.splits
+            splits = [split for split in wanted if split in have]
+            if not splits:
+                absent(f"figures.{name}", *wanted)
+            elif isinstance(figure, ScatterFigure | ErrorsFigure):
+                figures[name] = figure
+            else:
+                figures[name] = figure.model_copy(update={"splits": splits})
+        robustness = self.file.robustness
+        if robustness is not None and robustness.split not in have:
+            absent("robustness", robustness.split)
+            robustness = None
+        studies = {}
+        for name, study in self.file.studies.items():
+            if study.dataset == self.dataset and study.split not in have:
+                absent(f"studies.{name}", study.split)
+            else:
+                studies[name] = study
+        update = {"tables": tables, "figures": figures, "studies": studies, "robustness": robustness}
+        return self.file.model_copy(update=update)
+
+    def require(self, section: str, name: str) -> None:
+        """Raise `UserError` unless `name` is a table or figure (`section`: ``tables`` or ``figures``) that can be made."""
+        self.require_split(f"{section}.{name}")
+        self._known(section, name, getattr(self.file, section), section.removesuffix("s"))
+
+    def require_split(self, key: str) -> None:
+        """Raise `UserError` if the entry `key` of the file was left out for want of a split."""
+        if why := self.left_out.get(key):
+            raise UserError(
+                f"{self.path}: {key}: {why}.",
+                f"Add that split under `datasets: {self.dataset}:`, or name another one under `{key}`.",
+            )
 
     def _known(self, key: str, name: str, valid: typing.Iterable[str], kind: str) -> None:
         if name not in valid:

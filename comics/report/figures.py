@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comics import reported
-from comics.errors import UserError, did_you_mean
 from comics.params import ComparisonFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure
 from comics.report.canvas import canvas, draw_leader, on_paper, place_texts, save
 from comics.report.labels import anchor, centred
@@ -34,8 +33,7 @@ def draw(params: Params, name: str, output: Path, root: Path = Path(), *, availa
     Raises:
         UserError: no such figure; results are stale, or missing (`NotMade`).
     """
-    if name not in params.figures:
-        raise UserError(f"{params.path}: figures: there is no figure '{name}'.", did_you_mean(name, params.figures))
+    params.require("figures", name)
     entry = params.figures[name]
     if isinstance(entry, ScatterFigure):
         return _draw_scatter(params, entry, output, root, available)

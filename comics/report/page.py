@@ -285,7 +285,7 @@ def _points(params: Params, root: Path) -> list[dict[str, Any]]:
         params.canonical(run) for f in params.figures.values() if isinstance(f, ScatterFigure) for run in f.highlight
     }
     for run in dict.fromkeys(map(params.canonical, params.runs)):
-        for split in TEST_SPLITS:
+        for split in params.test_splits:
             try:
                 if not is_current(params, run, split, root):
                     continue

@@ -38,6 +38,7 @@ def block_of(params: Params) -> RobustnessParams:
     Raises:
         UserError: nothing.
     """
+    params.require_split("robustness")
     if params.file.robustness is None:
         raise UserError(f"{params.path}: robustness: missing.", "Write `robustness: {runs: [blendmask, comics]}`.")
     return params.file.robustness

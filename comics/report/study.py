@@ -70,6 +70,7 @@ def study_params(params: Params, name: str) -> StudyParams:
     Raises:
         UserError: there is none, or it is about another dataset.
     """
+    params.require_split(f"studies.{name}")
     if name not in params.studies:
         raise UserError(f"{params.path}: studies: there is no study '{name}'.", did_you_mean(name, params.studies))
     study = params.studies[name]

@@ -15,7 +15,7 @@ from pathlib import Path
 from string import ascii_lowercase
 
 from comics import reported
-from comics.errors import UserError, did_you_mean
+from comics.errors import UserError
 from comics.files import read_json, write_text
 from comics.params import METRICS, Params, TableParams
 from comics.provenance import require_intact
@@ -148,10 +148,9 @@ def table_params(params: Params, name: str) -> TableParams:
     """The entry of params.yaml called `name`.
 
     Raises:
-        UserError: there is none; the remedy is the nearest name.
+        UserError: there is none, and the remedy is the nearest name; or the dataset lacks its splits.
     """
-    if name not in params.tables:
-        raise UserError(f"{params.path}: tables: there is no table '{name}'.", did_you_mean(name, params.tables))
+    params.require("tables", name)
     return params.tables[name]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from comics.files import file_digest, write_json
-from comics.params import SPLITS, TEST_SPLITS, Params
+from comics.params import Params
 from comics.provenance import sidecar_path
 from comics.report import study
 from comics.report.results import details_path, detections_path, resolved_runs, robustness_path, scores_path
@@ -16,8 +16,7 @@ from comics.report.tables import compared_metrics, comparison_path
 
 def splits_of(params: Params) -> list[str]:
     """The splits of the dataset: all, or those that one's own COCO files give."""
-    block = params.file.datasets[params.dataset]
-    return [split for split in SPLITS if block.kind != "coco" or split in block.annotations]
+    return params.splits
 
 
 def score_files(params: Params, runs: Iterable[str], splits: Iterable[str]) -> list[str]:
@@ -52,7 +51,7 @@ def page_files(params: Params, made: Collection[str] = (), tables: Collection[st
     which the caller makes anyway."""
     files = [file for table in tables for file in comparison_files(params, table, made)]
     for run in params.runs:
-        scores = score_files(params, [run], TEST_SPLITS)
+        scores = score_files(params, [run], params.test_splits)
         if params.canonical(run) in made or all(Path(file).exists() for file in scores):
             files += scores
     return list(dict.fromkeys(files))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fabricate import edit, fabricate_scores
+from fabricate import Run, edit, fabricate_scores
 
 from comics.errors import UserError
 from comics.files import read_json
@@ -159,3 +159,45 @@ def test_planning_and_rendering_import_no_torch() -> None:
     code = "import sys, comics.workflow.plan, comics.cli; comics.cli.app(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+def own_splits(project: Path, *splits: str) -> None:
+    """A dataset `own` of COCO files, with `splits` only, that params.yaml uses."""
+    (project / "own").mkdir(exist_ok=True)
+    for split in splits:
+        (project / f"own/{split}.json").write_text("{}")
+    annotations = ", ".join(f"{split}: own/{split}.json" for split in splits)
+    images = ", ".join(f"{split}: own" for split in splits)
+    block = f"\n  own:\n    kind: coco\n    annotations: {{{annotations}}}\n    images: {{{images}}}\n"
+    edit(project / "params.yaml", "\ndataset: mini ", "\ndataset: own ")
+    edit(project / "params.yaml", "\n  openforensics:\n    kind: openforensics\n", f"\n  openforensics: {{}}\n{block}")
+    edit(project / "params.yaml", "openforensics: {}\n\n  own", "openforensics:\n    kind: openforensics\n  own")
+
+
+def test_tables_leave_out_splits_that_the_dataset_lacks(project: Path, run: Run) -> None:
+    """The shipped tables of a dataset with one test split: what they show of the other one is left out, and nothing asks
+    for it."""
+    own_splits(project, "train", "test_dev")
+    params = load("params.yaml")
+    assert params.splits == ["train", "test_dev"]
+    assert params.test_splits == ["test_dev"]
+    assert params.tables["table_iv"].splits == ["test_dev"]
+    assert "table_iii" not in params.tables
+    assert "figure_10" not in params.figures
+    assert params.figures["figure_8"].splits == ["test_dev"]
+    with pytest.raises(
+        UserError, match=r"params\.yaml: tables\.table_iii: the dataset 'own' has no test_challenge"
+    ) as error:
+        params.require("tables", "table_iii")
+    assert "datasets: own" in error.value.remedy
+    plan = run("snakemake", "-n", "--quiet", "--", "tables", "figures", cwd=project)
+    assert "MissingInputException" not in plan.stdout
+
+
+def test_robustness_and_studies_on_a_split_that_the_dataset_lacks(project: Path) -> None:
+    own_splits(project, "train", "test_challenge")
+    params = load("params.yaml")
+    assert params.file.robustness is None
+    with pytest.raises(UserError, match=r"robustness: the dataset 'own' has no test_dev"):
+        params.require_split("robustness")
+    assert "claim" in params.studies  # of another dataset
