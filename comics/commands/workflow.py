@@ -1,4 +1,4 @@
-"""``comics demo | summary | metrics | inputs | params-schema``: the workflow seen from the command line."""
+"""``comics init | demo | summary | metrics | inputs | params-schema``: the workflow seen from the command line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into; made where it is not there.")],
+) -> None:
+    """Write the workflow into a folder: Snakefile, rules, params.yaml, profiles and dvc.yaml of this version."""
+    from comics.workflow.project import init as write
+
+    written = write(folder)
+    print(f"{folder}: {len(written)} files written." if written else f"{folder} has all files already.")
+    print(f"Next: cd {folder}, look at params.yaml, and snakemake -n reports/table_iv.tex tells what would run.")
+    print("`dvc` needs git: git init, once.")
 
 
 def demo() -> None:
@@ -104,5 +116,5 @@ def params_schema(
 
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (demo, summary, metrics, results, inputs, params_schema):
+    for command in (init, demo, summary, metrics, results, inputs, params_schema):
         root.command()(command)
