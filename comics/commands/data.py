@@ -139,8 +139,10 @@ def convert(
 ) -> None:
     """Bring a dataset into canonical COCO form, repairing and reporting what is wrong."""
     from comics.data.canonical.convert import convert_coco
+    from comics.data.canonical.masks import convert_masks, mask_sources
+    from comics.data.canonical.videos import convert_videos, video_sources
     from comics.data.openforensics.dataset import convert as convert_raw
-    from comics.params import CustomDataset
+    from comics.params import CustomDataset, MasksDataset, VideosDataset
 
     name, spec = _dataset(dataset)
     chosen = _splits(split)
@@ -155,6 +157,10 @@ def convert(
                 allow_missing=allow_missing,
                 progress=progress,
             )
+        elif isinstance(spec, MasksDataset):
+            report = convert_masks(mask_sources(spec, chosen), root / name, strict, allow_missing, progress)
+        elif isinstance(spec, VideosDataset):
+            report = convert_videos(video_sources(spec, chosen), root / name, strict, allow_missing, progress)
         else:
             report = convert_raw(
                 root / name / "raw",

@@ -17,9 +17,13 @@ from comics.params.datasets import (
     EmbeddedDataset,
     Forgery,
     ForgeryTraces,
+    MasksDataset,
     MiniDataset,
     OpenForensicsDataset,
     Split,
+    VideosDataset,
+    given_files,
+    splits_of,
 )
 from comics.params.detectors import DetectorSettings
 from comics.params.file import ParamsFile, json_schema
@@ -81,6 +85,7 @@ __all__ = [
     "ForgeryTraces",
     "ImageStyle",
     "InferenceParams",
+    "MasksDataset",
     "Metric",
     "MiniDataset",
     "ModelParams",
@@ -102,9 +107,12 @@ __all__ = [
     "TableRow",
     "Task",
     "TrainingParams",
+    "VideosDataset",
     "ViewsParams",
     "digest_of",
+    "given_files",
     "json_schema",
     "load",
     "partial",
+    "splits_of",
 ]

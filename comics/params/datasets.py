@@ -116,9 +116,80 @@ class CustomDataset(Block):
     """Keep every n-th image of each folder only: for folders of video frames."""
 
 
+class MaskSplit(Block):
+    """One split of images and masks of what is forged."""
+
+    images: WorkflowPath
+    """Folder of images, with folders in it or not."""
+    masks: WorkflowPath
+    """Folder of masks, under the images' relative names with any suffix."""
+    faces: WorkflowPath | None = None
+    """COCO file of a face detector's boxes: those that are not forged become Real faces. Without it real faces are unknown."""
+
+
+class MasksDataset(Block):
+    """Images with masks of what is forged (`comics.data.canonical.masks`)."""
+
+    kind: Literal["masks"] = "masks"
+    splits: dict[Split, MaskSplit] = Field(min_length=1)
+    mask_suffix: str = ""
+    """What follows an image's name in its mask's: `_gt` for `a.jpg` and `a_gt.png`."""
+    indexed: bool = False
+    """Each value of a mask is a face (0 is none, 255 ignored); otherwise each connected component is."""
+    threshold: int = Field(128, ge=1, le=255)
+    """Grey value from which on a pixel is forged, in masks that are not indexed."""
+    min_area: int = Field(16, ge=1)
+    """Components of fewer pixels are left out."""
+
+
+class VideoSplit(Block):
+    """One split of forged videos and their masks."""
+
+    target: WorkflowPath
+    """Folder of forged videos."""
+    mask: WorkflowPath
+    """Folder of mask videos, under the targets' names."""
+    source: WorkflowPath | None = None
+    """Folder of pristine videos."""
+    names: WorkflowPath | None = None
+    """The videos of the split: a text file of names, one a line, or FaceForensics++' JSON list of pairs; all by default."""
+    faces: WorkflowPath | None = None
+    """COCO file of a face detector's boxes in the frames: those that are not forged become Real faces."""
+    forgery: str | None = None
+    """What the forged faces are called, such as `Deepfakes`."""
+
+
+class VideosDataset(Block):
+    """Forged videos with mask videos, as FFIW and FaceForensics++ have them (`comics.data.canonical.videos`)."""
+
+    kind: Literal["videos"] = "videos"
+    splits: dict[Split, VideoSplit] = Field(min_length=1)
+    frame_step: int = Field(10, ge=1)
+    """Every n-th frame is taken, the first included."""
+    real_by_mask: bool = False
+    """A source's real face lies where the mask of its target (the same name, or `name_...`) says, as in FaceForensics++."""
+    threshold: int = Field(128, ge=1, le=255)
+    """Grey value from which on a pixel of a mask is forged."""
+    min_area: int = Field(64, ge=1)
+    """Components of fewer pixels are left out."""
+
+
 def splits_of(block: Block) -> list[str]:
     """The splits of a dataset: all, or those that one's own files give."""
+    if isinstance(block, MasksDataset | VideosDataset):
+        return [split for split in SPLITS if split in block.splits]
     return [split for split in SPLITS if not isinstance(block, CustomDataset) or split in block.annotations]
 
 
-Dataset = Annotated[MiniDataset | CrowdDataset | OpenForensicsDataset | CustomDataset, Field(discriminator="kind")]
+def given_files(block: Block) -> list[str]:
+    """The user's files and folders that a dataset is converted from; none for those that are made or fetched."""
+    if isinstance(block, MasksDataset | VideosDataset):
+        fields = [value for split in block.splits.values() for value in split.model_dump(exclude={"forgery"}).values()]
+        return [value for value in fields if value is not None]
+    return list(block.annotations.values()) if isinstance(block, CustomDataset) else []
+
+
+Dataset = Annotated[
+    MiniDataset | CrowdDataset | OpenForensicsDataset | CustomDataset | MasksDataset | VideosDataset,
+    Field(discriminator="kind"),
+]

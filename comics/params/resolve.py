@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from comics import reported
 from comics.errors import UserError, did_you_mean
 from comics.params.block import Block, merge, stated
-from comics.params.datasets import TEST_SPLITS, Dataset, splits_of
+from comics.params.datasets import TEST_SPLITS, Dataset, given_files, splits_of
 from comics.params.file import ParamsFile
 from comics.params.mistakes import as_user_error
 from comics.params.objective import AttentionParams, ObjectiveParams, ViewsParams
@@ -314,7 +314,7 @@ class Params:
 
     def _check_names(self) -> None:
         """Everything that one part of the file says of another, and of the workflow."""
-        own = {f"convert_{name}": name for name, block in self.file.datasets.items() if block.kind == "coco"}
+        own = {f"convert_{name}": name for name, block in self.file.datasets.items() if given_files(block)}
         for rule, name in own.items():
             self._free(f"datasets.{name}", rule, RULES, "a rule of the workflow, which converts the dataset")
         for name in self.studies:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fabricate import Run, edit, fabricate_scores
+from PIL import Image
 
 from comics.errors import UserError
 from comics.files import read_json
@@ -201,3 +203,22 @@ def test_robustness_and_studies_on_a_split_that_the_dataset_lacks(project: Path)
     with pytest.raises(UserError, match=r"robustness: the dataset 'own' has no test_dev"):
         params.require_split("robustness")
     assert "claim" in params.studies  # of another dataset
+
+
+def test_a_dataset_of_masks_is_converted_by_the_workflow(project: Path, run: Run) -> None:
+    """One test split without real faces: converted once, verified, and nothing to do the second time."""
+    for name in ("images", "masks"):
+        (project / "given" / name).mkdir(parents=True)
+    mask = np.zeros((64, 96), np.uint8)
+    mask[10:40, 20:50] = 255
+    Image.fromarray(mask).save(project / "given/masks/a.png")
+    Image.fromarray(mask).convert("RGB").save(project / "given/images/a.png")
+    block = "  own:\n    kind: masks\n    splits: {test_dev: {images: given/images, masks: given/masks}}\n"
+    edit(project / "params.yaml", "    kind: openforensics\n", f"    kind: openforensics\n{block}")
+    target = "data/own/test_dev/annotations.json"
+    assert load("params.yaml").file.datasets["own"].splits["test_dev"].images == "given/images"
+    run("snakemake", "--cores", "1", target, cwd=project)
+    assert [face["category_id"] for face in read_json(project / target)["annotations"]] == [2]
+    assert "Nothing to be done" in run("snakemake", "--cores", "1", target, cwd=project).stdout
+    shown = run("comics", "data", "verify", "own", cwd=project).stdout
+    assert "0 Real, 1 Fake" in shown

@@ -63,17 +63,19 @@ rule convert_dataset:
 
 
 for own, block in PARAMS.file.datasets.items():
-    if block.kind == "coco":
+    if comics_params.given_files(block):
 
         rule:
-            """A user's own COCO files to canonical COCO, the splits that there are."""
+            """A user's own files (COCO, masks, videos) to canonical COCO, the splits that there are."""
             name:
                 f"convert_{own}"
             input:
-                list(block.annotations.values()),
+                comics_params.given_files(block),
             output:
                 ensure(
-                    expand("data/{dataset}/{split}/annotations.json", dataset=own, split=block.annotations),
+                    expand(
+                        "data/{dataset}/{split}/annotations.json", dataset=own, split=comics_params.splits_of(block)
+                    ),
                     non_empty=True,
                 ),
             log:

@@ -7,7 +7,8 @@ The canonical form is what every other room relies on:
 - ``file_name`` is relative to the folder of the JSON file, and the file exists;
 - every face has a box inside its image (``[x, y, width, height]`` in pixels, positive sides), a positive ``area``
   in pixels, ``iscrowd`` 0 or 1, and a ``segmentation``: polygons (flat ``[x1, y1, x2, y2, ...]`` rings, which COCO
-  closes from the last point to the first) or a compressed RLE of the image's size.
+  closes from the last point to the first) or a compressed RLE of the image's size;
+- optional: ``video_id`` of all images and ``track_id`` of all faces (integers or texts), and a face's ``forgery`` (text).
 
 OpenForensics' training annotations are hundreds of megabytes, many times that as Python objects. `stream` therefore
 parses the elements of the top-level arrays one by one, in constant memory, and `Writer` writes them one by one.

@@ -32,7 +32,7 @@ ID_STRIDE = 100_000_000
 REPORT_NAME = "conversion.json"
 ANNOTATIONS_NAME = "annotations.json"
 # Raised by hand when the conversion gives other files for the same input: splits are then converted again.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,7 @@ class _ImageEntry:
     width: int
     height: int
     name: str = ""
+    video_id: int | str | None = None
 
 
 def _write_split(
@@ -296,10 +297,12 @@ def _write_split(
                     "width": entry.width,
                     "height": entry.height,
                     "source_id": identity,
+                    **({} if entry.video_id is None else {"video_id": entry.video_id}),
                 }
             )
         written = 0
         seen: set[int] = set()
+        tracked: set[bool] = set()
         for key, index, item in coco.stream(path, on_read):
             if index < 0:
                 coco.require_section(key, item, path)
@@ -323,6 +326,10 @@ def _write_split(
             repaired = repair_face(face, entry.width, entry.height, where, notes)
             if repaired is None:
                 continue
+            track = _belongs(face, "track_id", where)
+            tracked.add(track is not None)
+            if len(tracked) > 1:
+                raise UserError(f"{where}.track_id: of some faces only.", "Give it to all faces, or to none.")
             label = labels[category]
             faces[CLASSES[label]] += 1
             if category != category_id(label):
@@ -336,6 +343,7 @@ def _write_split(
                     "category_id": category_id(label),
                     **repaired,
                     **_kind_of_forgery(face, where),
+                    **({} if track is None else {"track_id": track}),
                     "source_id": identity,
                 }
             )
@@ -362,6 +370,14 @@ def _kind_of_forgery(face: dict[str, Any], where: str) -> dict[str, str]:
     if not isinstance(kind, str):
         raise UserError(f"{where}.forgery: expected the name of a kind of forgery, found {coco.shorten(kind)}.")
     return {"forgery": kind}
+
+
+def _belongs(item: dict[str, Any], key: str, where: str) -> int | str | None:
+    """The `video_id` of an image or the `track_id` of a face, where the source has one."""
+    value = item.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
+        raise UserError(f"{where}.{key}: expected an integer or a text, found {coco.shorten(value)}.")
+    return value
 
 
 def _read_images(
@@ -408,7 +424,8 @@ def _read_images(
                 notes.add("file_found_elsewhere", f"{where}: {found}")
             # A size that is absent or odd is the header's to say; 0 never agrees with it.
             width, height = (value if type(value := image.get(side)) is int else 0 for side in ("width", "height"))
-            images[identity] = _ImageEntry(index, str(name), found, width, height)
+            video = _belongs(image, "video_id", where)
+            images[identity] = _ImageEntry(index, str(name), found, width, height, video_id=video)
     for section in ("images", "annotations"):
         if section not in sections and not (section == "annotations" and categories):
             raise UserError(f"{path}: '{section}' is missing.", "Is it a COCO annotation file?")
@@ -417,6 +434,8 @@ def _read_images(
             f"{path}: {len(missing)} of {len(images) + len(missing)} images are not there, {missing[0]} first.",
             "Fetch the missing parts or put the files there; --allow-missing leaves such images out and counts them.",
         )
+    if len({entry.video_id is None for entry in images.values()}) > 1:
+        raise UserError(f"{path}: images: some have a video_id, others none.", "Give it to all images, or to none.")
     if source.frame_step > 1:
         images, skipped = _every_nth(images, source.frame_step)
         dropped |= skipped
