@@ -46,12 +46,39 @@ def app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    root.callback()(options)
     for group in _GROUPS:
         importlib.import_module(f"comics.commands.{group}").register(root)
     for typed in (root, *(group.typer_instance for group in root.registered_groups)):
         for command in typed.registered_commands if typed else ():
             command.callback = with_params(command.callback)
     return root
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version, of a checkout with its commit, and end."""
+    if not wanted:
+        return
+    import comics
+
+    text = f"comics {comics.__version__}"
+    if (
+        Path(comics.__file__).parents[1] / ".git"
+    ).exists():  # not of a repository that the environment happens to lie in
+        from comics.training.hardware import git_state
+
+        commit = git_state()["commit"]
+        text += f" (commit {commit[:12]})" if commit else ""
+    print(text)
+    raise typer.Exit
+
+
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Options of `comics` itself."""
 
 
 def with_params(command: Callable[..., Any] | None) -> Callable[..., Any] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fabricate import ROOT, Run
 
+import comics
 from comics.errors import UserError
 from comics.workflow import project
 
@@ -52,6 +53,7 @@ def test_a_project_from_a_wheel_runs_in_an_empty_folder(wheel: Path, tmp_path: P
     assert f"mine: {len(files)} files written" in told
     assert {path.relative_to(made) for path in made.rglob("*") if path.is_file()} == set(files)
     assert (made / "params.yaml").read_text() == (ROOT / "params.yaml").read_text() + "# of the wheel\n"
+    assert run("comics", "--version", cwd=made, **environment).stdout == f"comics {comics.__version__}\n"
     plan = run("snakemake", "-n", "reports/table_iv.tex", cwd=made, **environment).stdout
     assert all(f"\n{rule} " in plan for rule in ("train", "evaluate", "table")), plan
     subprocess.run(["git", "init", "-q"], cwd=made, check=True)

@@ -16,12 +16,14 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import typer
 from fabricate import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 import comics
+from comics.cli import show_version
 from comics.params import json_schema
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -68,6 +70,24 @@ def test_what_is_imported_is_required() -> None:
     assert imported("comics") <= required | optional
     assert optional - unlisted <= dev
     assert imported("tests", "benchmarks") <= required | dev | unlisted
+
+
+def test_what_is_required_is_imported() -> None:
+    required = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    # Called as programs; Lightning's TensorBoard logger imports tensorboard by itself.
+    assert required - imported("comics") == {"snakemake", "dvc", "tensorboard"}
+
+
+def test_the_version_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert comics.__version__ == PROJECT["version"]
+    assert YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
+    with pytest.raises(typer.Exit):
+        show_version(True)
+    told = capsys.readouterr().out
+    assert re.fullmatch(rf"comics {re.escape(PROJECT['version'])}( \(commit [0-9a-f]{{12}}\))?\n", told)
+    if (ROOT / ".git").exists():
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        assert head[:12] in told
 
 
 def locked() -> dict[str, list[str]]:
