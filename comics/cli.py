@@ -62,9 +62,8 @@ def show_version(wanted: bool) -> None:
     import comics
 
     text = f"comics {comics.__version__}"
-    if (
-        Path(comics.__file__).parents[1] / ".git"
-    ).exists():  # not of a repository that the environment happens to lie in
+    # The package's own repository, not one that the environment happens to lie in.
+    if (Path(comics.__file__).parents[1] / ".git").exists():
         from comics.training.hardware import git_state
 
         commit = git_state()["commit"]
