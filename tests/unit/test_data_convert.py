@@ -382,6 +382,37 @@ def test_a_users_own_files_with_frame_step(tmp_path: Path) -> None:
         convert.convert_coco({"val": path}, {}, tmp_path / "out")
 
 
+def test_videos_and_tracks_are_kept(tmp_path: Path) -> None:
+    """Of all images and faces, or of none."""
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.png")
+    Image.new("RGB", (WIDTH, HEIGHT), "red").save(tmp_path / "b.png")
+    images = [{"id": i, "file_name": f"{name}.png", "video_id": "clip"} for i, name in enumerate("ab", 1)]
+    faces = [face(id=i, image_id=i, track_id=i + 6) for i in (1, 2)]
+
+    def converted() -> dict:
+        (tmp_path / "own.json").write_text(json.dumps({"images": images, "annotations": faces}))
+        convert.convert_coco({"val": tmp_path / "own.json"}, {"val": tmp_path}, tmp_path / "out")
+        coco.validate(tmp_path / "out/val/annotations.json")
+        return coco.read(tmp_path / "out/val/annotations.json")
+
+    result = converted()
+    assert [image["video_id"] for image in result["images"]] == ["clip", "clip"]
+    assert [one["track_id"] for one in result["annotations"]] == [7, 8]
+    del result["images"][0]["video_id"]
+    (tmp_path / "out/val/partly.json").write_text(json.dumps(result))
+    with pytest.raises(UserError, match="video_id: some have one, others none"):
+        coco.validate(tmp_path / "out/val/partly.json")
+    faces[1]["track_id"] = None
+    with pytest.raises(UserError, match=r"annotations\[1\]\.track_id: of some faces only"):
+        converted()
+    images[1]["video_id"] = 1.5
+    with pytest.raises(UserError, match=r"images\[1\]\.video_id: expected an integer or a text"):
+        converted()
+    del images[1]["video_id"]
+    with pytest.raises(UserError, match="some have a video_id, others none"):
+        converted()
+
+
 # ------------------------------------------------------------------------------------------------------- geometry
 
 coordinate = st.integers(-15, 45)

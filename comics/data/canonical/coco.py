@@ -311,6 +311,15 @@ def require_box(value: Any, where: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
+def require_membership(item: dict[str, Any], key: str, where: str) -> int | str | None:
+    """The `video_id` of an image or the `track_id` of a face, None where it has none; a UserError that names `where` when it is
+    neither an integer nor a text."""
+    value = item.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
+        raise UserError(f"{where}.{key}: expected an integer or a text, found {shorten(value)}.")
+    return value
+
+
 def require_file_name(value: Any, where: str) -> PurePosixPath:
     """`value` as a relative path that stays where it is; a UserError that names `where` when it leads elsewhere."""
     if not isinstance(value, str) or not value or "\0" in value:
@@ -361,6 +370,7 @@ def validate(path: str | os.PathLike[str], check_files: bool = True) -> Summary:
     face_ids: set[int] = set()
     categories: list[Any] = []
     sections: set[str] = set()
+    with_id: dict[str, set[bool]] = {"video_id": set(), "track_id": set()}
     for key, index, item in stream(path):
         sections.add(key)
         where = f"{path}: {key}[{index}]"
@@ -381,16 +391,21 @@ def validate(path: str | os.PathLike[str], check_files: bool = True) -> Summary:
             if check_files and not (folder / name).is_file():
                 raise UserError(f"{where}.file_name: '{name}' is not beside the file.", "Convert the dataset again.")
             sizes[identity] = (width, height)
+            with_id["video_id"].add(require_membership(image, "video_id", where) is not None)
         elif key == "annotations":
             if "images" not in sections:
                 raise UserError(f"{path}: annotations stand before images.", "Convert the dataset again.")
             face = require_object(item, where)
             image_id = _validate_face(face, sizes, where)
+            with_id["track_id"].add(require_membership(face, "track_id", where) is not None)
             if face["id"] in face_ids:
                 raise UserError(f"{where}.id: {face['id']} stands twice.")
             face_ids.add(face["id"])
             faces[image_id] += 1
             labels[face["category_id"]] += 1
+    for field_name, given in with_id.items():
+        if len(given) > 1:
+            raise UserError(f"{path}: {field_name}: some have one, others none.", "Give it to all, or to none.")
     for section in SECTIONS:
         if section not in sections:
             raise UserError(f"{path}: '{section}' is missing.", "Convert the dataset again.")

@@ -326,7 +326,7 @@ def _write_split(
             repaired = repair_face(face, entry.width, entry.height, where, notes)
             if repaired is None:
                 continue
-            track = _belongs(face, "track_id", where)
+            track = coco.require_membership(face, "track_id", where)
             tracked.add(track is not None)
             if len(tracked) > 1:
                 raise UserError(f"{where}.track_id: of some faces only.", "Give it to all faces, or to none.")
@@ -370,14 +370,6 @@ def _kind_of_forgery(face: dict[str, Any], where: str) -> dict[str, str]:
     if not isinstance(kind, str):
         raise UserError(f"{where}.forgery: expected the name of a kind of forgery, found {coco.shorten(kind)}.")
     return {"forgery": kind}
-
-
-def _belongs(item: dict[str, Any], key: str, where: str) -> int | str | None:
-    """The `video_id` of an image or the `track_id` of a face, where the source has one."""
-    value = item.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
-        raise UserError(f"{where}.{key}: expected an integer or a text, found {coco.shorten(value)}.")
-    return value
 
 
 def _read_images(
@@ -424,7 +416,7 @@ def _read_images(
                 notes.add("file_found_elsewhere", f"{where}: {found}")
             # A size that is absent or odd is the header's to say; 0 never agrees with it.
             width, height = (value if type(value := image.get(side)) is int else 0 for side in ("width", "height"))
-            video = _belongs(image, "video_id", where)
+            video = coco.require_membership(image, "video_id", where)
             images[identity] = _ImageEntry(index, str(name), found, width, height, video_id=video)
     for section in ("images", "annotations"):
         if section not in sections and not (section == "annotations" and categories):
