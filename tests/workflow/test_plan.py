@@ -222,3 +222,7 @@ def test_a_dataset_of_masks_is_converted_by_the_workflow(project: Path, run: Run
     assert "Nothing to be done" in run("snakemake", "--cores", "1", target, cwd=project).stdout
     shown = run("comics", "data", "verify", "own", cwd=project).stdout
     assert "0 Real, 1 Fake" in shown
+    edit(project / "params.yaml", "\ndataset: mini ", "\ndataset: own ")
+    refused = run("snakemake", "-n", "reports/table_iv.md", cwd=project, code=1).stdout
+    assert "datasets.own: has no split 'train', which this step needs" in refused
+    assert "MissingInputException" not in refused

@@ -78,6 +78,16 @@ def annotations(split):
     return f"data/{PARAMS.dataset}/{split}/annotations.json"
 
 
+def needed(split):
+    """The same for a step that cannot do without `split`: a dataset for testing only has no train, say."""
+    if split not in PARAMS.splits and not os.path.exists(annotations(split)):
+        raise WorkflowError(
+            f"{PARAMS.path}: datasets.{PARAMS.dataset}: has no split '{split}', which this step needs. "
+            f"Name its files there, or choose another `dataset:`."
+        )
+    return annotations(split)
+
+
 def sources(*packages):
     """The Python files of packages of `comics`: input of the cheap steps, so that they follow their code."""
     root = os.path.dirname(os.path.dirname(comics_params.__file__))

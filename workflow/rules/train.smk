@@ -5,7 +5,7 @@
 
 rule train:
     input:
-        train=annotations("train"),
+        train=lambda wildcards: needed("train"),
         prepared=prepared_for,
         start=start_of,
     output:

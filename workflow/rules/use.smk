@@ -5,7 +5,7 @@
 rule calibrate:
     """P(fake) and its thresholds, from detections on a split that training never reads."""
     input:
-        annotations=annotations("val"),
+        annotations=lambda wildcards: needed("val"),
         detections=f"{RUN_FOLDER}/val.detections.json",
         sidecar=f"{RUN_FOLDER}/val.detections.json.meta.json",
         code=sources("evaluation"),
