@@ -232,12 +232,16 @@ class Checkpoints(lightning.Callback):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # gradients of half a step are in no checkpoint
+        if trainer.is_last_batch:
+            return  # from a checkpoint of here Lightning would count the epoch once more: its end is about to be saved
+        self._save_if_asked(trainer, pl_module)
+
+    def _save_if_asked(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         stop, due = self._asked(pl_module.device, time.monotonic() - self._saved >= self.seconds)
+        if stop is not None or due:
+            self._save(trainer)
         if stop is not None:
-            self._save(trainer)
             raise Interrupted(stop, f"step {trainer.global_step} is saved, the same command goes on from it")
-        if due:
-            self._save(trainer)
 
     def _asked(self, on: torch.device, due: bool) -> tuple[int | None, bool]:
         """Whether to stop, and whether to save: the same answer on all ranks."""
@@ -249,5 +253,5 @@ class Checkpoints(lightning.Callback):
         return stop or None, bool(late)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._step = -1  # the loop's state is another than at the end of its last batch
         self._save(trainer)
+        self._save_if_asked(trainer, pl_module)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,36 @@ def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signu
     assert described["resumed"]
     assert described["images_per_second"] > 0
     assert described["peak_memory"]["host"] > 10**7
+
+
+def stopped_at(step: int) -> None:
+    """Ask the training to stop as a signal does, at the end of `step`."""
+    from comics.training.checkpoints import Checkpoints
+
+    original = Checkpoints.on_train_batch_end
+
+    def asked(self, trainer, *arguments):
+        if trainer.global_step == step:
+            self.interruption.signum = signal.SIGTERM
+        return original(self, trainer, *arguments)
+
+    Checkpoints.on_train_batch_end = asked
+
+
+@pytest.mark.parametrize("steps", [(3, 4), (3, 6), (6, 8), (12,)])
+@pytest.mark.injects("stopped at the last step of an epoch, and once more in the next", "bitwise equal weights")
+def test_an_epoch_whose_last_step_was_interrupted_is_counted_once(project: Path, steps: tuple[int, ...]) -> None:
+    reference = expected(project, "plain")
+    folder = folder_of(project, "plain")
+    shutil.rmtree(folder, ignore_errors=True)
+    for step in steps:
+        code, output = train(project, "plain", partial(stopped_at, step))
+        assert code == 143, output
+        assert steps_of(project, "plain")[-1] == step
+    code, output = train(project, "plain")
+    assert code == 0, output
+    assert json.loads((folder / "run.json").read_text())["steps"] == STEPS
+    require_equal(weights(project, "plain"), reference)
 
 
 def interrupted(project: Path, run: str, after: int = 3) -> None:
