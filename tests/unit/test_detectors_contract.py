@@ -114,6 +114,18 @@ def test_nothing_to_detect(name):
     check(prediction, (60, 50))
 
 
+def ranked(prediction):
+    """Detections by score, those whose scores rounding may exchange by box."""
+    keys = [
+        (-round(score, 4), label, *(round(side) for side in box))
+        for score, label, box in zip(
+            prediction["scores"].tolist(), prediction["labels"].tolist(), prediction["boxes"].tolist(), strict=True
+        )
+    ]
+    order = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__), dtype=torch.int64)
+    return {key: value[order] for key, value in prediction.items()}
+
+
 @every_detector
 def test_a_batch_is_its_images_one_at_a_time(name):
     detector = confident(tiny(name)).eval()
@@ -123,10 +135,11 @@ def test_a_batch_is_its_images_one_at_a_time(name):
         together = detector.predict(detector(images), sizes)
         for index, size in enumerate(sizes):
             (alone,) = detector.predict(detector(images[index : index + 1]), [size])
-            torch.testing.assert_close(alone["scores"], together[index]["scores"], rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(alone["boxes"], together[index]["boxes"], rtol=1e-3, atol=1e-2)
-            assert torch.equal(alone["labels"], together[index]["labels"])
-            assert (alone["masks"] == together[index]["masks"]).float().mean() > 0.999
+            alone, whole = ranked(alone), ranked(together[index])
+            torch.testing.assert_close(alone["scores"], whole["scores"], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(alone["boxes"], whole["boxes"], rtol=1e-3, atol=1e-2)
+            assert torch.equal(alone["labels"], whole["labels"])
+            assert (alone["masks"] == whole["masks"]).float().mean() > 0.999
 
 
 @every_detector
@@ -270,7 +283,7 @@ STEPS = {
     "solo": 160,
     "solov2": 60,
     "yolact": 90,
-    "yolact_plus": 80,
+    "yolact_plus": 130,
 }
 
 

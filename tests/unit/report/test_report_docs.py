@@ -20,6 +20,7 @@ DOCS = (REPOSITORY / "docs/reports.md").read_text(encoding="utf-8")
 def extended(project):
     """A project whose params.yaml has every example of the docs."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.width = 1000  # a key that is broken over lines is none
     path = project.root / "params.yaml"
     content = yaml.load(path)
     for example in re.findall(r"```yaml\n(.*?)```", DOCS, re.S):

@@ -118,7 +118,7 @@ def test_wrong_names_are_told(project):
 
 
 def test_a_misspelt_kind_is_told_with_the_nearest(project):
-    project.edit("kind: comparison", "kind: comparisn")
+    project.edit("figure_11:\n    kind: comparison", "figure_11:\n    kind: comparisn")
     with pytest.raises(UserError, match=r"figures\.figure_11\.kind: 'comparisn'") as caught:
         _ = project.params
     assert "comparison" in caught.value.remedy
