@@ -148,7 +148,7 @@ def test_a_single_image_can_be_looked_at(project: Path) -> None:
     image = next((project / "data/mini/test_dev").rglob("*.jpg"))
     text = comics(project, "detect", str(image), "--threshold", "0.01")
     assert "real" in text
-    assert [*(project / "detections").rglob(f"{image.stem}*.png")]  # names keep their folders
+    assert [*(project / "detections").rglob(f"{image.name}.faces.*")]  # names keep their folders
     assert "no such file" in comics(project, "detect", "absent.jpg", code=2)
 
 
