@@ -14,8 +14,8 @@ from comics.data.canonical.content import content_of
 from comics.errors import UserError
 from comics.params import ResolvedRun
 from comics.provenance import read_sidecar, require_intact, sidecar_path, write_sidecar
-from comics.training.finite import require_finite
 from comics.training.tensors import write_tensors
+from comics.weights.finite import require_finite
 
 
 def save_weights(

@@ -23,9 +23,9 @@ from comics.errors import UserError
 from comics.params import ResolvedRun
 from comics.provenance import is_intact, read_sidecar, sidecar_path, write_sidecar
 from comics.ranks import world
-from comics.training.finite import require_finite
 from comics.training.signals import Interrupted, Interruption
 from comics.training.tensors import write_tensors
+from comics.weights.finite import require_finite
 
 KEPT = 2
 _NAME = re.compile(r"step-(?P<step>\d{8})\.ckpt")

@@ -19,15 +19,9 @@ from comics.gradients import gradient_norms
 from comics.model import Comics, LossTerms
 from comics.params import ResolvedRun, TrainingParams
 from comics.ranks import gather_objects, mean_over_ranks, world
-from comics.training.finite import (
-    LossWatch,
-    broken_gradients,
-    broken_terms,
-    gradient_norm,
-    save_for_inspection,
-    some,
-)
+from comics.training.finite import LossWatch, broken_gradients, broken_terms, gradient_norm, save_for_inspection
 from comics.training.messages import warn
+from comics.weights.finite import some
 
 
 def learning_rate_factor(step: int, steps_per_epoch: int, training: TrainingParams) -> float:

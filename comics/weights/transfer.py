@@ -13,6 +13,7 @@ from torch import Tensor
 from comics.detectors.backbone import TimmBody
 from comics.detectors.base import Detector
 from comics.errors import UserError
+from comics.weights.finite import require_finite
 from comics.weights.names import CLASS_LAYERS, Checkpoint, class_rows, recognise, refuse_unsupported, rename
 from comics.weights.pickles import read_checkpoint
 
@@ -195,11 +196,15 @@ def read(path: str | os.PathLike[str], channel_order: str = "auto", detector: De
         detector: which it is for: a file of timm is known by the names of its backbone.
 
     Raises:
-        UserError: the file cannot be read, or holds no tensors.
+        UserError: the file cannot be read, holds no tensors, or one with a number that is not finite.
     """
     body = getattr(getattr(detector, "extractor", None), "body", None)
     names = list(body.inner.state_dict()) if isinstance(body, TimmBody) else []
-    return recognise(read_checkpoint(path), os.fspath(path), channel_order, names)
+    checkpoint = recognise(read_checkpoint(path), os.fspath(path), channel_order, names)
+    require_finite(
+        checkpoint.tensors, os.fspath(path), "Its training went wrong, or the file is damaged: take another."
+    )
+    return checkpoint
 
 
 def load_into(

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from comics.errors import UserError
-from comics.training.finite import LossWatch, gradient_norm, not_finite, require_finite
+from comics.training.finite import LossWatch, gradient_norm
+from comics.weights.finite import not_finite, require_finite
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

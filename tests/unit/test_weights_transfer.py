@@ -670,3 +670,14 @@ def test_nothing_is_written_into_the_detector_by_a_dry_transfer(tmp_path):
     taken, _ = transfer(detector, "blendmask", read(tmp_path / "x.pth"))
     assert taken
     assert all(torch.equal(value, before[key]) for key, value in detector.state_dict().items())
+
+
+def test_a_file_with_a_number_that_is_none_is_refused(tmp_path):
+    state = build("blendmask", SMALL, 2).state_dict()
+    state["head.cls_logits.weight"][0, 0, 0, 0] = float("nan")
+    torch.save({"model": state}, tmp_path / "nan.pth")
+    with pytest.raises(UserError, match=r"nan\.pth: 1 of \d+ tensors are not finite \(head.cls_logits.weight\)"):
+        read(tmp_path / "nan.pth")
+    result = run("weights", "import", tmp_path / "nan.pth", "--backbone", "resnet18")
+    assert isinstance(result.exception, UserError)
+    assert not list(tmp_path.glob("*.safetensors"))
