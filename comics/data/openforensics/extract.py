@@ -227,6 +227,10 @@ def _extract(archive: Path, members: list[Member], folder: Path, progress: Progr
                     f"{archive}: '{member.info.filename}' is damaged ({error}).", "Fetch the archive again."
                 ) from None
             except OSError as error:
+                if error.errno == errno.EINVAL:  # an offset in the archive that lies before its beginning
+                    raise UserError(
+                        f"{archive}: '{member.info.filename}' is damaged ({error}).", "Fetch the archive again."
+                    ) from None
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise UserError(
                         f"{archive}: the disk is full at '{member.info.filename}'.",
