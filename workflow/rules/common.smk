@@ -41,7 +41,7 @@ wildcard_constraints:
 # a rule's threads, and so to 1 under `--cores 1`; a training has the machine to itself (resource gpu), so the choice is
 # left to torch, which takes all cores, or to a value that the user exported. A value, or the path of the environment, may
 # hold anything: it reaches the shell as a variable, never as text of a command, which would be run, or formatted.
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 for _name in _THREADS:
     os.environ[f"COMICS_{_name}"] = os.environ.get(_name, "")
