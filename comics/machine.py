@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import sys
+from pathlib import Path
 
 
 def cores() -> int:
@@ -16,3 +19,16 @@ def cores() -> int:
 def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU, by its driver's tool."""
     return shutil.which("nvidia-smi") is not None
+
+
+def peak_resident() -> int:
+    """Most bytes of memory that this process has held.
+
+    Linux counts them in ``VmHWM``: what ``getrusage`` gives begins at the size of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from comics.data.canonical.content import Content, content_of
 from comics.data.loading.batches import training_loader
 from comics.errors import UserError
 from comics.files import exclusive, read_json, write_json
+from comics.machine import peak_resident
 from comics.params import ResolvedRun
 from comics.provenance import is_intact, read_sidecar
 from comics.training.checkpoint import load_weights, save_weights
@@ -234,9 +233,8 @@ def _read(checkpoint: Path | None) -> dict[str, Any]:
 
 def peak_memory() -> dict[str, int | None]:
     """Most bytes that this process has held: resident ones of the host, tensors of the device (None without one)."""
-    unit = 1 if sys.platform == "darwin" else 1024
     on = device()
     return {
-        "host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "host": peak_resident(),
         "device": torch.cuda.max_memory_allocated(on) if on.type == "cuda" else None,
     }
