@@ -76,7 +76,8 @@ class Comics(nn.Module):
         self.objective = objective
         self.detector = build(run.detector, run.model, len(CLASSES), run.inference)
         if run.model.weights not in ("none", "imagenet"):
-            load_into(self.detector, run.detector, run.model.weights)
+            # another run's weights may be another detector's: what both have is what a start is for
+            load_into(self.detector, run.detector, run.model.weights, partial=run.start is not None)
         self.attention = None
         if "attention" in run.components:
             self.attention = FrequencyAttention(self.detector.channels, self.detector.strides, run.attention)

@@ -17,6 +17,7 @@ from comics.detectors import NAMES, Detector, LevelProposals, Prediction
 from comics.detectors.base import _CLASSES, register
 from comics.model import Comics
 from comics.params import ResolvedRun, detectors, load
+from comics.training.checkpoint import save_weights
 
 ROOT = Path(__file__).parents[2]
 ALL = ["attention", "coarse", "fine"]
@@ -333,3 +334,26 @@ def test_every_detector_takes_every_component(name: str, bf16: bool) -> None:
         model.after_step()
     assert losses.terms["loss_intra"].item() > 0
     assert losses.terms["loss_inter"].item() > 0
+
+
+def test_a_run_starts_from_another_detector(tmp_path: Path) -> None:
+    """What both have is taken, though it is less than a file of weights must set."""
+    text = """
+dataset: mini
+datasets: {mini: {kind: mini}}
+training: {mini: {epochs: 1, lr: 0.1, image_size: 64}}
+models: {mini: {backbone: resnet18, weights: none, fpn_channels: 32, head_channels: 32, head_convs: 1, mask_channels: 16}}
+runs:
+  first: {title: First}
+  other: {title: Other, detector: polarmask, model: {start: first}}
+"""
+    (tmp_path / "params.yaml").write_text(text)
+    params = load(tmp_path / "params.yaml")
+    first = Comics(params.resolve("first"))
+    path = tmp_path / params.resolve("first").weights_file
+    path.parent.mkdir(parents=True)
+    save_weights(path, first, params.resolve("first"))
+    other = Comics(params.resolve("other").from_start(tmp_path)).detector.state_dict()
+    for key, tensor in first.detector.state_dict().items():
+        if key.startswith(("extractor.", "head.")):
+            assert torch.equal(other[key], tensor), key
