@@ -34,6 +34,13 @@ def made_by(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {key: value for key, value in read_sidecar(path).items() if key not in ("sha256", "bytes")}
 
 
+def made_elsewhere(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """For the sidecar of what is made from `path`, a file of somebody else's, without a sidecar: its name, SHA-256 and digest,
+    the first sixteen digits of that."""
+    digest = file_digest(path)
+    return {"detections": os.fspath(path), "detections_sha256": digest, "digest": digest[:16]}
+
+
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The sidecar of `path`, or an empty dict where there is none (a file of somebody else's, say)."""
     sidecar = sidecar_path(path)

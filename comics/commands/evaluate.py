@@ -40,10 +40,10 @@ def evaluate(
     from comics.evaluation import bootstrap, judged, match_tasks, score, write_scores
     from comics.evaluation.printing import as_text
     from comics.evaluation.scores import read_inputs, tasks_of, write_table
-    from comics.provenance import made_by, require_intact, write_sidecar
+    from comics.provenance import made_by, made_elsewhere, require_intact, write_sidecar
 
     require_intact(detections, _CHANGED)
-    fields = made_by(detections)
+    fields = made_by(detections) or made_elsewhere(detections)
     truth, found = read_inputs(ground_truth, detections)
     detailed = resamples is not None or details is not None
     matched = match_tasks(truth, found, tasks_of(truth, found), engine, detailed=detailed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -62,16 +63,24 @@ METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class TableRow(Block):
-    """One row: a run of ours, a row of the paper, or both side by side."""
+    """One row: a run of ours, detections of a system that was run elsewhere, a row of the paper, or one of the former beside the
+    latter."""
 
     label: list[str] | str
     """One text, or one a label column; `yes` and `no` become check marks."""
     run: str | None = None
     """Name of a run."""
+    detections: str | None = None
+    """COCO results (detectron2's coco_instances_results.json, say) of a system that was run elsewhere, instead of `run`; scored here,
+    marked so, and not compared with ours. `{split}` in the path stands for the test set."""
     paper: str | None = None
     """The row's name in the paper's table."""
     optional: bool = False
-    """Measured when the run's results exist, the paper's row otherwise."""
+    """Measured when the run's results, or the detections, exist, the paper's row otherwise."""
+
+    def detections_of(self, split: str) -> Path:
+        """The file of `detections` on `split`."""
+        return Path((self.detections or "").replace("{split}", split))
 
 
 class GridRows(Block):

@@ -22,7 +22,15 @@ from comics.params.datasets import TEST_SPLITS, Dataset, given_files, splits_of
 from comics.params.file import ParamsFile
 from comics.params.mistakes import as_user_error
 from comics.params.objective import AttentionParams, ObjectiveParams, ViewsParams
-from comics.params.reports import ComparisonFigure, ErrorsFigure, FigureParams, ScatterFigure, StudyParams, TableParams
+from comics.params.reports import (
+    ComparisonFigure,
+    ErrorsFigure,
+    FigureParams,
+    ScatterFigure,
+    StudyParams,
+    TableParams,
+    TableRow,
+)
 from comics.params.runs import InferenceParams, ModelParams, RunParams, TrainingParams
 
 TRAINING_CODE_VERSION = 7
@@ -43,6 +51,7 @@ RULES = frozenset(
         "details",
         "encode_masks",
         "evaluate",
+        "evaluate_elsewhere",
         "fetch_dataset",
         "figure",
         "figures",
@@ -335,10 +344,13 @@ class Params:
                     self._known(f"{key}.paper", row.paper, printed, f"row of the paper's table {table.paper}")
                 if row.run is not None:
                     self._known(f"{key}.run", row.run, self.file.runs, "run")
-                if row.run is None and row.paper is None:
+                if row.run is None and row.paper is None and row.detections is None:
                     raise UserError(
-                        f"{self.path}: {key}: names neither a run nor a row of the paper.", "Give `run:` or `paper:`."
+                        f"{self.path}: {key}: names neither a run, nor detections, nor a row of the paper.",
+                        "Give `run:`, `detections:` or `paper:`.",
                     )
+                if row.detections is not None:
+                    self._check_detections(key, row, table)
                 labels = 1 if isinstance(row.label, str) else len(row.label)
                 if labels != len(table.columns):
                     raise UserError(
@@ -368,6 +380,18 @@ class Params:
                 self._known("robustness.runs", run, self.file.runs, "run")
         for run in self.runs:
             self._check_start(run)
+
+    def _check_detections(self, key: str, row: TableRow, table: TableParams) -> None:
+        if row.run is not None:
+            raise UserError(
+                f"{self.path}: {key}: has both `run` and `detections`: detections are of a system that was run elsewhere.",
+                "Give the row one of them.",
+            )
+        if len(table.splits) > 1 and "{split}" not in (row.detections or ""):
+            raise UserError(
+                f"{self.path}: {key}.detections: one file for {len(table.splits)} test sets: {', '.join(table.splits)}.",
+                "Write {split} in its path where the name of the test set stands, or give the table one of `splits`.",
+            )
 
     def _check_start(self, run: str) -> None:
         """The runs that `run` starts from, one after the other: each there, none twice; and values that only a merge makes

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comics import reported
-from comics.params import ComparisonFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure
+from comics.params import ComparisonFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure, ScatterStyle
 from comics.report.canvas import canvas, draw_leader, on_paper, place_texts, save
 from comics.report.labels import anchor, centred
-from comics.report.results import read_rows, runs_drawn
+from comics.report.results import files_drawn, read_rows, runs_drawn
 from comics.report.style import SPLIT_NAMES, TASK_NAMES, higher_is_better, plain
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class Point:
     measured: bool
     highlighted: bool
     run: str | None = None
+    elsewhere: bool = False
+    """Scored here from detections that were made elsewhere."""
 
 
 def scatter_points(
@@ -81,7 +83,8 @@ def scatter_points(
 ) -> list[Point]:
     """The points of one panel: measured runs, and the paper's value of every row that has one.
 
-    A row measured here is drawn twice, measured and as reported, joined by a line, unless the paper has a dash for it.
+    A row measured here, or run elsewhere and scored here, is drawn twice, so and as reported, joined by a line, unless the paper has
+    a dash for it.
     """
     table = params.tables[figure.table]
     points = []
@@ -93,6 +96,11 @@ def scatter_points(
             x, y = measured.score(task, figure.x).mean, measured.score(task, figure.y).mean
             if x is not None and y is not None:
                 points.append(Point(label, 100 * x, 100 * y, True, star, row.params.run))
+        if row.elsewhere is not None:
+            scored = row.elsewhere[figure.split]
+            x, y = scored.score(task, figure.x), scored.score(task, figure.y)
+            if x is not None and y is not None:
+                points.append(Point(label, 100 * x, 100 * y, True, False, elsewhere=True))
         if row.params.paper is not None and table.paper is not None:
             printed = [
                 reported.printed(table.paper, figure.split, row.params.paper, task, metric)
@@ -130,11 +138,17 @@ def _draw_scatter(params: Params, figure: ScatterFigure, output: Path, root: Pat
         canvas_.set_layout_engine("none")
         for ax, points in panels:
             _draw_labels(ax, points, figure)
-        return save(canvas_, output, figure.caption, runs_drawn(rows))
+        return save(canvas_, output, figure.caption, {**runs_drawn(rows), **files_drawn(rows)})
 
 
 def _shape(point: Point) -> str:
-    return "*" if point.highlighted else "o"
+    return "*" if point.highlighted else "s" if point.elsewhere else "o"
+
+
+def _colour(point: Point, style: ScatterStyle) -> str:
+    if point.highlighted:
+        return style.highlight
+    return style.measured if point.measured and not point.elsewhere else style.reported
 
 
 def _same_system(points: list[Point]) -> list[tuple[Point, Point]]:
@@ -148,7 +162,7 @@ def _draw_points(ax: Axes, points: list[Point], figure: ScatterFigure) -> None:
     for point, twin in _same_system(points):
         ax.plot([point.x, twin.x], [point.y, twin.y], color="#999999", linewidth=0.6, linestyle=":", zorder=1)
     for point in points:
-        colour = style.highlight if point.highlighted else style.measured if point.measured else style.reported
+        colour = _colour(point, style)
         ax.plot(
             point.x,
             point.y,
@@ -167,22 +181,23 @@ def _legend(canvas_: Figure, points: list[Point], params: Params, figure: Scatte
 
     style = figure.style
     kinds = [
-        (True, f"measured, {params.dataset}", style.measured),
-        (False, f"reported in the paper, {reported.DATASET}", style.reported),
+        (True, False, f"measured, {params.dataset}", style.measured),
+        (True, True, f"run elsewhere, scored here, {params.dataset}", style.reported),
+        (False, False, f"reported in the paper, {reported.DATASET}", style.reported),
     ]
     handles = [
         Line2D(
             [],
             [],
-            marker="o",
+            marker="s" if elsewhere else "o",
             linestyle="none",
             markersize=style.marker_size,
             markerfacecolor=colour if measured else "white",
             markeredgecolor=colour,
             label=f"{text}, {SPLIT_NAMES[figure.split].lower()}",
         )
-        for measured, text, colour in kinds
-        if any(point.measured == measured for point in points)
+        for measured, elsewhere, text, colour in kinds
+        if any((point.measured, point.elsewhere) == (measured, elsewhere) for point in points)
     ]
     if _same_system(points):
         handles.append(Line2D([], [], color="#999999", linewidth=0.8, linestyle=":", label="same system"))

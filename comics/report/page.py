@@ -68,6 +68,7 @@ from comics.report.samples import (
 from comics.report.style import SPLIT_NAMES, TASK_NAMES, higher_is_better, plain, task_word
 from comics.report.tables import (
     CHECKS,
+    ELSEWHERE,
     MEASURED,
     PAPER,
     REPORTED,
@@ -193,10 +194,11 @@ def _table_view(table: Table) -> dict[str, Any]:
     for split, lines in table.blocks.items():
         rows = []
         for number, line in enumerate(lines):
-            if line.kind == PAPER and number and lines[number - 1].kind == MEASURED:
+            if line.kind == PAPER and number and lines[number - 1].kind in (MEASURED, ELSEWHERE):
                 continue
             following = lines[number + 1] if number + 1 < len(lines) else None
-            below = following if following and line.kind == MEASURED and following.kind == PAPER else None
+            own = line.kind in (MEASURED, ELSEWHERE)
+            below = following if following and own and following.kind == PAPER else None
             rows.append(_row_view(table, split, line, below))
         blocks.append({"split": split, "title": SPLIT_NAMES[split], "rows": rows})
     return {
@@ -217,6 +219,7 @@ def _row_view(table: Table, split: str, line: Line, below: Line | None) -> dict[
         "labels": labels,
         "text": " ".join(_words(table.params.columns, line.labels)),
         "reported": line.kind == REPORTED,
+        "elsewhere": line.file,
         "run": line.run,
         "notes": (below or line).notes,
         "cells": [_cell_view(line, cell, below.cell(cell.task, cell.metric) if below else None) for cell in line.cells],
@@ -231,7 +234,7 @@ def _words(columns: Sequence[str], labels: Sequence[str]) -> list[str]:
 
 def _cell_view(line: Line, cell: Cell, paper: Cell | None) -> dict[str, Any]:
     delta = None
-    if paper is not None and paper.value is not None and cell.value is not None:
+    if paper is not None and paper.value is not None and cell.value is not None and line.kind == MEASURED:
         delta = 100 * (cell.value - paper.value)
     shown_delta = "" if delta is None else f"{delta:+.1f}".replace("-", "−")
     if shown_delta in ("+0.0", "−0.0"):

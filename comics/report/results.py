@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +17,7 @@ from typing import Any
 
 from comics.data.canonical.content import content_of
 from comics.errors import UserError
-from comics.files import read_json
+from comics.files import file_digest, read_json
 from comics.params import Params, ResolvedRun, TableParams, TableRow
 from comics.params.read import ENVIRONMENT
 from comics.provenance import is_intact, read_sidecar, sidecar_path
@@ -72,6 +74,15 @@ def detections_path(run: ResolvedRun, split: str) -> Path:
 def details_path(run: ResolvedRun, split: str, name: str) -> Path:
     """A breakdown of the scores of `run` on `split` (``errors``, ``by_size``, ...), from the project's root."""
     return run.folder / f"{split}.details" / f"{name}.csv"
+
+
+def elsewhere_path(dataset: str, row: TableRow, split: str) -> Path:
+    """Scores on `split` of the detections that `row` names, from the project's root. The folder's name is made from their path
+    alone, so that tables share them."""
+    pattern = row.detections or ""
+    word = re.sub(r"[^A-Za-z0-9]+", "_", os.path.splitext(pattern)[0]).strip("_")[-48:]
+    key = hashlib.sha256(pattern.encode()).hexdigest()[:8]
+    return Path("results") / dataset / "elsewhere" / f"{word}-{key}" / f"{split}.csv"
 
 
 def robustness_path(run: ResolvedRun) -> Path:
@@ -257,12 +268,30 @@ def read_run(params: Params, run: str, split: str, root: Path = Path()) -> Measu
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """The scores on one split of detections that were made elsewhere."""
+
+    file: str
+    """The detections."""
+    digest: str
+    """The first sixteen digits of their SHA-256."""
+    scores: Mapping[Key, float | None]
+    """Fractions."""
+
+    def score(self, task: str, metric: str) -> float | None:
+        """A metric over all classes; None where it is undefined."""
+        return self.scores.get((task, "all", metric))
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of params.yaml with its results."""
 
     params: TableRow
     measured: dict[str, Measured] | None
-    """Scores by split; None where the paper's row stands in, or none."""
+    """Scores by split; None where the paper's row stands in, or none, or the row is of detections made elsewhere."""
+    elsewhere: dict[str, Elsewhere] | None = None
+    """Scores by split of detections made elsewhere."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -315,20 +344,64 @@ def read_rows(
             measured={split: read_run(params, row.run or "", split, root) for split in splits}
             if row in measured
             else None,
+            elsewhere=_read_elsewhere(params, row, splits, root, available),
         )
         for row in table.rows
     ]
 
 
+def _read_elsewhere(
+    params: Params, row: TableRow, splits: Sequence[str], root: Path, available: bool
+) -> dict[str, Elsewhere] | None:
+    """The scores of the detections that `row` names; None where it names none, or they may be missing and are.
+
+    Raises:
+        NotCurrent: scores are missing, damaged, or of other detections than the file now holds.
+    """
+    if row.detections is None:
+        return None
+    scores = {split: elsewhere_path(params.dataset, row, split) for split in splits}
+    files = {split: row.detections_of(split) for split in splits}
+    missing = [split for split in splits if not (root / scores[split]).exists()]
+    if missing and (available or (row.optional and any(not (root / files[split]).exists() for split in missing))):
+        return None
+    found, problems, outdated = {}, [f"{scores[split]}: no such result." for split in missing], []
+    for split in [split for split in splits if split not in missing]:
+        path, file = root / scores[split], root / files[split]
+        told, intact = _looked_at(path)
+        # Scores may be here without the detections that they were made from.
+        digest = file_digest(file)[:16] if file.exists() else str(told.get("digest"))
+        if not intact:
+            problems.append(f"{scores[split]}: its bytes have changed since it was written, its SHA-256 is another.")
+        elif told.get("digest") != digest:
+            problems.append(
+                f"{scores[split]}: made from other detections (digest {told.get('digest', 'missing')}, "
+                f"{files[split]} has {digest})."
+            )
+        else:
+            found[split] = Elsewhere(str(files[split]), digest, read_scores(path))
+            continue
+        outdated.append(scores[split])
+    if problems:
+        kind = NotMade if not outdated else NotCurrent
+        targets = [scores[split] for split in splits if split not in found]
+        raise kind("\n".join(problems), f"Renew with: {renewal(targets, outdated)}", outdated)
+    return found
+
+
 def not_made(params: Params, table: TableParams, splits: Sequence[str], root: Path = Path()) -> list[str]:
     """Rows that are not optional and lack results: for a warning beside what is rendered without them."""
-    return [
-        row.run
-        for row in table.rows
-        if row.run is not None
-        and not row.optional
-        and not all((root / scores_path(one, s)).exists() for s in splits for one in resolved_runs(params, row.run))
-    ]
+    found = []
+    for row in table.rows:
+        if row.optional or (row.run is None and row.detections is None):
+            continue
+        if row.run is None:
+            paths = [elsewhere_path(params.dataset, row, split) for split in splits]
+        else:
+            paths = [scores_path(one, split) for split in splits for one in resolved_runs(params, row.run)]
+        if not all((root / path).exists() for path in paths):
+            found.append(row.run or row.detections or "")
+    return found
 
 
 def stale_rows(params: Params, table: TableParams, splits: Sequence[str], root: Path = Path()) -> list[str]:
@@ -355,3 +428,8 @@ def runs_drawn(rows: Iterable[Row]) -> dict[str, str]:
             for seed, digest in measured.digests.items():
                 drawn[f"{measured.run.name} seed {seed}"] = digest
     return drawn
+
+
+def files_drawn(rows: Iterable[Row]) -> dict[str, str]:
+    """Detections made elsewhere -> digest of everything in `rows` that was scored from them: goes into the rendered file."""
+    return {one.file: one.digest for row in rows for one in (row.elsewhere or {}).values()}

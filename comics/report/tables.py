@@ -1,8 +1,9 @@
 """Tables of scores, ours beside the paper's: LaTeX (booktabs), Markdown and CSV from one model.
 
 A measured row stands over the paper's row of the same name. Where nothing was measured, the paper's row alone is
-typeset as reported: grey, italic, with a dagger, so that nobody takes one for the other. Best and second are found
-among measured rows only, at the precision shown, since the paper's numbers may come from another dataset.
+typeset as reported: grey, italic, with a dagger, so that nobody takes one for the other. Detections of systems that were run
+elsewhere are scored here and have a double dagger. Best and second are found among measured rows only, at the precision
+shown, since the paper's numbers may come from another dataset, and others' from another training.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from comics.errors import UserError
 from comics.files import read_json, write_text
 from comics.params import METRICS, Params, TableParams
 from comics.provenance import require_intact
-from comics.report.results import Measured, Row, read_rows, runs_drawn
+from comics.report.results import Measured, Row, files_drawn, read_rows, runs_drawn
 from comics.report.style import (
     BETTER,
     GREY,
@@ -34,8 +35,9 @@ from comics.report.style import (
     tex,
 )
 
-MEASURED, PAPER, REPORTED, DELTA = "ours", "paper", "reported", "delta"
-"""Kinds of line: measured here; the paper's beside a measured one; the paper's alone; ours minus the paper's."""
+MEASURED, ELSEWHERE, PAPER, REPORTED, DELTA = "ours", "elsewhere", "paper", "reported", "delta"
+"""Kinds of line: measured here; of detections made elsewhere, scored here; the paper's beside one of these; the paper's alone;
+ours minus the paper's."""
 
 CHECKS = {"yes": ("✓", r"\checkmark"), "no": ("–", "--")}
 
@@ -75,6 +77,8 @@ class Line:
     seeds: tuple[int, ...] = ()
     paper: str | None = None
     notes: tuple[str, ...] = ()
+    file: str = ""
+    """The detections of a system that was run elsewhere."""
 
     def cell(self, task: str, metric: str) -> Cell:
         """The cell of one column."""
@@ -94,7 +98,7 @@ class Table:
     blocks: dict[str, list[Line]]
     """Lines by split."""
     runs: dict[str, str] = field(default_factory=dict)
-    """``run seed k`` -> digest."""
+    """``run seed k`` -> digest; of detections made elsewhere, their file -> digest."""
     delta: bool = False
 
     @property
@@ -206,6 +210,16 @@ def _measured_line(row: Row, split: str, columns: Sequence[tuple[str, str]]) -> 
     )
 
 
+def _elsewhere_line(row: Row, split: str, columns: Sequence[tuple[str, str]]) -> Line:
+    assert row.elsewhere is not None
+    scored = row.elsewhere[split]
+    cells = []
+    for task, metric in columns:
+        value = scored.score(task, metric)
+        cells.append(Cell(task=task, metric=metric, text=shown(value), value=value))
+    return Line(kind=ELSEWHERE, labels=row.labels, cells=cells, paper=row.params.paper, file=scored.file)
+
+
 def _difference(ours: Line, paper: Line) -> Line:
     cells = []
     for one, other in zip(ours.cells, paper.cells, strict=True):
@@ -278,9 +292,14 @@ def _remarks(params: Params, rows: list[Row], delta: bool, compared: Sequence[st
             remarks.append(f"Ours: {where}{spread}.")
         remarks += _starts(measured)
     if not delta:
-        if any(row.params.paper and row.measured for row in rows):
+        if any(row.elsewhere for row in rows):
+            remarks.append(
+                f"‡: run elsewhere, its detections scored here on {params.dataset}; what it was trained on is not known here, and "
+                "it is not compared with ours."
+            )
+        if any(row.params.paper and (row.measured or row.elsewhere) for row in rows):
             remarks.append(f"Paper, in grey: as printed, on {reported.DATASET}.")
-        if any(row.params.paper and row.measured is None for row in rows):
+        if any(row.params.paper and row.measured is None and row.elsewhere is None for row in rows):
             remarks.append(f"†, in italics: the paper's row as reported, on {reported.DATASET}; not measured here.")
         if len(measured) > 1:
             remarks.append("Best of ours in bold, second underlined.")
@@ -291,7 +310,7 @@ def _remarks(params: Params, rows: list[Row], delta: bool, compared: Sequence[st
                 if marked
                 else f"{' and '.join(compared)} of all others differ significantly from the best of ours ({test} < {ALPHA})."
             )
-    left_out = [row.name for row in rows if row.params.paper is None and row.measured is None]
+    left_out = [row.name for row in rows if not (row.params.paper or row.measured or row.elsewhere)]
     if left_out:
         remarks.append(f"Not made yet: {listing(left_out)}.")
     remarks.append("Percent; AP: higher is better, oLRP: lower is better.")
@@ -329,6 +348,8 @@ def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False
         lines = blocks[split] = []
         for row in rows:
             ours = _measured_line(row, split, columns) if row.measured is not None else None
+            if row.elsewhere is not None and not delta:
+                ours = _elsewhere_line(row, split, columns)
             kind = PAPER if ours else REPORTED
             has_paper = row.params.paper is not None and not (delta and ours is None)
             paper = _paper_line(kind, row, table.paper or "", split, columns, notes) if has_paper else None
@@ -351,7 +372,7 @@ def build(params: Params, name: str, root: Path = Path(), *, delta: bool = False
         + [sentence(note) for note in table.notes],
         notes={letter: text for text, letter in notes.letters.items()},
         blocks=blocks,
-        runs=runs,
+        runs={**runs, **({} if delta else files_drawn(rows))},
         delta=delta,
     )
 
@@ -364,7 +385,7 @@ def _tex_label(text: str) -> str:
 
 
 def _tex_symbols(text: str) -> str:
-    for symbol, command in {"†": r"\dagger", "≈": r"\approx", "≥": r"\geq"}.items():
+    for symbol, command in {"†": r"\dagger", "‡": r"\ddagger", "≈": r"\approx", "≥": r"\geq"}.items():
         text = text.replace(symbol, f"${command}$")
     return text
 
@@ -399,7 +420,11 @@ def _tex_labels(line: Line) -> list[str]:
     if line.kind == REPORTED:
         labels = [rf"\textcolor{{comicspaper}}{{\textit{{{label}}}}}" for label in labels]
         labels[0] += r"$^\dagger$"
-    source = {MEASURED: "ours", PAPER: "paper", REPORTED: "paper", DELTA: r"$\Delta$"}[line.kind]
+    if line.kind == ELSEWHERE:
+        labels[0] += r"$^\ddagger$"
+    source = {MEASURED: "ours", ELSEWHERE: "elsewhere", PAPER: "paper", REPORTED: "paper", DELTA: r"$\Delta$"}[
+        line.kind
+    ]
     if line.kind in (PAPER, REPORTED):
         source = rf"\textcolor{{comicspaper}}{{{source}}}"
     return [*labels, source + _tex_notes(line.notes)]
@@ -499,6 +524,8 @@ def to_markdown(table: Table) -> str:
                 labels = [_md(_plain_label(label)) for label in line.labels]
                 if line.kind == REPORTED:
                     labels = [f"*{labels[0]}* †", *labels[1:]]
+                if line.kind == ELSEWHERE:
+                    labels[0] += " ‡"
                 labels[-1] += "".join(f"<sup>{letter}</sup>" for letter in (below or line).notes)
                 cells = []
                 for metric in table.params.metrics:
@@ -516,7 +543,8 @@ def to_markdown(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """`table` as CSV, one line a test set, row, source and task; percent. `ours` in full precision with the deviation
-    over seeds in ``<metric>_std``, `paper` as printed, `delta` their difference."""
+    over seeds in ``<metric>_std``, `elsewhere` likewise with the file of detections for a run, `paper` as printed, `delta` the
+    difference of ours and the paper's."""
     headings = [plain(column) for column in table.params.columns]
     metrics = table.params.metrics
     stream = io.StringIO()
@@ -531,7 +559,7 @@ def to_csv(table: Table) -> str:
             cells = [line.cell(task, metric) for metric in metrics]
             numbers = [cell.text if printed else _full(cell.value) for cell in cells]
             seeds = " ".join(map(str, line.seeds))
-            run = "" if printed else line.run
+            run = "" if printed else line.run or line.file
             labels = [plain(label) for label in line.labels]
             writer.writerow([split, *labels, source, run, seeds, task, *numbers, *(_full(c.std) for c in cells)])
     return stream.getvalue()

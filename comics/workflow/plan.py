@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from comics.files import file_digest, write_json
-from comics.params import Params
+from comics.params import Params, TableRow
 from comics.provenance import sidecar_path
 from comics.report import study
-from comics.report.results import details_path, detections_path, resolved_runs, robustness_path, scores_path
+from comics.report.results import (
+    details_path,
+    detections_path,
+    elsewhere_path,
+    resolved_runs,
+    robustness_path,
+    scores_path,
+)
 from comics.report.tables import compared_metrics, comparison_path
 
 
@@ -46,10 +53,43 @@ def measured_runs(params: Params, table: str, splits: Iterable[str], made: Colle
     return list(dict.fromkeys(row.run for row in rows if row.run and (not row.optional or there(row.run))))
 
 
+def elsewhere_rows(params: Params, table: str, splits: Iterable[str]) -> list[TableRow]:
+    """The rows of detections made elsewhere that are shown: optional ones where detections or scores are there."""
+    splits = list(splits)
+
+    def there(row: TableRow) -> bool:
+        return all(
+            row.detections_of(split).exists() or elsewhere_path(params.dataset, row, split).exists() for split in splits
+        )
+
+    return [row for row in params.tables[table].rows if row.detections and (not row.optional or there(row))]
+
+
+def elsewhere_scores(params: Params, table: str, splits: Iterable[str]) -> list[str]:
+    """The scores of detections made elsewhere, each file before its sidecar."""
+    splits = list(splits)
+    scores = dict.fromkeys(
+        elsewhere_path(params.dataset, row, split) for row in elsewhere_rows(params, table, splits) for split in splits
+    )
+    return [str(file) for score in scores for file in (score, sidecar_path(score))]
+
+
+def elsewhere_files(params: Params) -> dict[str, dict[str, str]]:
+    """Folder of scores -> split -> detections made elsewhere, for every table of params.yaml."""
+    found: dict[str, dict[str, str]] = {}
+    for table in params.tables.values():
+        for row in table.rows:
+            for split in table.splits if row.detections else ():
+                place = elsewhere_path(params.dataset, row, split).parent.name
+                found.setdefault(place, {})[split] = str(row.detections_of(split))
+    return found
+
+
 def page_files(params: Params, made: Collection[str] = (), tables: Collection[str] = ()) -> list[str]:
     """What the page shows: scores of every run that has all of them or is in `made`, and the comparisons of `tables`,
     which the caller makes anyway."""
     files = [file for table in tables for file in comparison_files(params, table, made)]
+    files += [file for table in tables for file in elsewhere_scores(params, table, params.tables[table].splits)]
     for run in params.runs:
         scores = score_files(params, [run], params.test_splits)
         if params.canonical(run) in made or all(Path(file).exists() for file in scores):
@@ -60,7 +100,8 @@ def page_files(params: Params, made: Collection[str] = (), tables: Collection[st
 def table_scores(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
     """Scores of the measured rows of table `name`; `made`: runs whose results the caller makes anyway."""
     splits = params.tables[name].splits
-    return score_files(params, measured_runs(params, name, splits, made), splits)
+    scores = score_files(params, measured_runs(params, name, splits, made), splits)
+    return scores + elsewhere_scores(params, name, splits)
 
 
 def table_files(params: Params, name: str, made: Collection[str] = ()) -> list[str]:
@@ -102,7 +143,8 @@ def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[
     """What figure `name` is made from: scores of a table's rows, images, or detections beside the truth."""
     figure = params.figures[name]
     if figure.kind == "scatter":
-        return score_files(params, measured_runs(params, figure.table, [figure.split], made), [figure.split])
+        scores = score_files(params, measured_runs(params, figure.table, [figure.split], made), [figure.split])
+        return scores + elsewhere_scores(params, figure.table, [figure.split])
     if figure.kind == "errors":
         runs = [resolved_runs(params, run)[0] for run in figure.runs]
         errors = dict.fromkeys(details_path(one, figure.split, "errors") for one in runs)

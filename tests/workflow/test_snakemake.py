@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fabricate import Run, edit, planned
 
-from comics.files import write_json
+from comics.files import file_digest, write_json
 from comics.params import TEST_SPLITS, load
-from comics.provenance import write_sidecar
+from comics.provenance import read_sidecar, write_sidecar
 
 TABLE = "reports/table_iv.tex"
 
@@ -144,3 +144,28 @@ def test_the_command_that_a_refusal_prints_renews_what_snakemake_did_not_make(ma
     words = refusal("comics", "predict", "da", "--split", "test_dev")  # these weights are none
     assert words == ["--force", f"{folder}/model.pt"]
     assert plan(*words) == {"train": 1}
+
+
+def test_detections_made_elsewhere_are_scored_as_a_step(project: Path, run: Run) -> None:
+    last = "      - {label: COMICS, paper: COMICS, run: comics, optional: true}\n  table_iii:"
+    edit(project / "params.yaml", last, f"      - {{label: Theirs, detections: theirs/found.json}}\n{last}")
+    target = "reports/table_ii.tex"
+    refused = run("snakemake", "-n", target, cwd=project, code=1)
+    assert "detections: theirs/found.json: no such file" in refused.stdout
+    box = {"image_id": 1, "category_id": 2, "bbox": [2, 2, 20, 20]}
+    truth = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 64, "height": 64}],
+        "annotations": [{"id": 1, "area": 400, "iscrowd": 0, **box}],
+        "categories": [{"id": 1, "name": "Real"}, {"id": 2, "name": "Fake"}],
+    }
+    write_json(project / "theirs/found.json", [{"score": 0.9, **box}])
+    for split in ("train", "val", *TEST_SPLITS):
+        write_json(project / f"data/mini/{split}/annotations.json", truth)
+    run("snakemake", "--cores", "1", target, cwd=project)
+    (scores,) = (project / "results/mini/elsewhere").glob("theirs_found-*/test_dev.csv")
+    told = read_sidecar(scores)
+    assert told["detections"] == "theirs/found.json"
+    assert told["digest"] == told["detections_sha256"][:16] == file_digest(project / "theirs/found.json")[:16]
+    assert "| Theirs ‡ | 100.0 |" in (project / target).with_suffix(".md").read_text()
+    write_json(project / "theirs/found.json", [{"score": 0.8, **box}])
+    assert planned(run("snakemake", "-n", target, cwd=project).stdout) == {"evaluate_elsewhere": 1, "table": 1}

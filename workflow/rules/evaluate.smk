@@ -68,6 +68,41 @@ rule evaluate:
         "comics evaluate {input.annotations} {input.detections} --output {output.scores} &> {log}"
 
 
+ELSEWHERE = plan.elsewhere_files(PARAMS)
+
+
+def detections_elsewhere(wildcards):
+    """The file of a system that was run elsewhere: nothing here makes it."""
+    file = ELSEWHERE.get(wildcards.elsewhere, {}).get(wildcards.split)
+    if file is None or not os.path.exists(file):
+        raise WorkflowError(
+            f"{PARAMS.path}: tables: detections: {file or wildcards.split}: no such file. Put the COCO results of the system that "
+            f"was run elsewhere there, or give their row `optional: true`."
+        )
+    return file
+
+
+rule evaluate_elsewhere:
+    """Detections of a system that was run elsewhere, as a row of a table."""
+    input:
+        annotations=annotations("{split}"),
+        detections=detections_elsewhere,
+        code=sources("evaluation"),
+    output:
+        scores=ensure(f"results/{PARAMS.dataset}/elsewhere/{{elsewhere}}/{{split}}.csv", non_empty=True),
+        sidecar=ensure(f"results/{PARAMS.dataset}/elsewhere/{{elsewhere}}/{{split}}.csv.meta.json", non_empty=True),
+    log:
+        f"logs/{PARAMS.dataset}/elsewhere/{{elsewhere}}/evaluate_{{split}}.log",
+    benchmark:
+        f"logs/{PARAMS.dataset}/elsewhere/{{elsewhere}}/evaluate_{{split}}.tsv"
+    wildcard_constraints:
+        elsewhere="|".join(map(re.escape, ELSEWHERE)) or "(?!)",
+    message:
+        "Evaluate {input.detections} on {wildcards.split}"
+    shell:
+        "comics evaluate {input.annotations} {input.detections:q} --output {output.scores} &> {log}"
+
+
 rule details:
     """Where the scores come from: by size, faces in the image, kind of forgery and overlap, and kinds of error."""
     input:
