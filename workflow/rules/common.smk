@@ -88,6 +88,20 @@ def needed(split):
     return annotations(split)
 
 
+ELSEWHERE = plan.elsewhere_files(PARAMS)
+
+
+def detections_elsewhere(wildcards):
+    """The file of a system that was run elsewhere: nothing here makes it."""
+    file = ELSEWHERE.get(wildcards.elsewhere, {}).get(wildcards.split)
+    if file is None or not os.path.exists(file):
+        raise WorkflowError(
+            f"{PARAMS.path}: tables: detections: {file or wildcards.split}: no such file. Put the COCO results of the system that "
+            f"was run elsewhere there, or give their row `optional: true`."
+        )
+    return file
+
+
 def sources(*packages):
     """The Python files of packages of `comics`: input of the cheap steps, so that they follow their code."""
     root = os.path.dirname(os.path.dirname(comics_params.__file__))

@@ -68,20 +68,6 @@ rule evaluate:
         "comics evaluate {input.annotations} {input.detections} --output {output.scores} &> {log}"
 
 
-ELSEWHERE = plan.elsewhere_files(PARAMS)
-
-
-def detections_elsewhere(wildcards):
-    """The file of a system that was run elsewhere: nothing here makes it."""
-    file = ELSEWHERE.get(wildcards.elsewhere, {}).get(wildcards.split)
-    if file is None or not os.path.exists(file):
-        raise WorkflowError(
-            f"{PARAMS.path}: tables: detections: {file or wildcards.split}: no such file. Put the COCO results of the system that "
-            f"was run elsewhere there, or give their row `optional: true`."
-        )
-    return file
-
-
 rule evaluate_elsewhere:
     """Detections of a system that was run elsewhere, as a row of a table."""
     input:
