@@ -86,18 +86,25 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state() -> dict[str, Any]:
-    """The commit of the code and whether files differ from it, for run.json only: a digest never depends on it."""
+def git_state(package: Path = Path(__file__).parents[1]) -> dict[str, Any]:
+    """The commit of the code and whether files differ from it, for run.json only: a digest never depends on it.
+
+    Args:
+        package: its folder. One that no git has (installed, though in an environment within some repository) has no commit.
+
+    Returns:
+        ``commit`` and ``uncommitted_changes``: of tracked files of the whole project, or new files in the package.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
-            answer = subprocess.run(
-                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-            )
+            answer = subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
-    commit = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".") if commit else None
-    return {"commit": commit or None, "uncommitted_changes": None if changed is None else bool(changed)}
+    commit = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", "__init__.py") else None
+    if not commit:
+        return {"commit": None, "uncommitted_changes": None}
+    found = [git("status", "--porcelain", "--untracked-files=no"), git("status", "--porcelain", "--", ".")]
+    return {"commit": commit, "uncommitted_changes": None if None in found else any(found)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 from fabricate import Run, edit, planned
@@ -102,6 +104,44 @@ def test_steps_choose_their_threads_themselves(project: Path, run: Run) -> None:
     threads, comics = (project / "threads.txt").read_text().splitlines()
     assert threads == "unset 3"  # the user's choice is kept
     assert Path(comics).is_file()
+
+
+def test_trainings_side_by_side_on_a_processor_share_its_cores(project: Path, run: Run, tmp_path: Path) -> None:
+    (project / "Snakefile").write_text(
+        'include: "workflow/rules/common.smk"\n'
+        'rule:\n    output: "threads.txt"\n    threads: part_of_cores\n    resources: gpu=1\n    shell:\n'
+        '        "echo {threads} ${{OMP_NUM_THREADS-unset}} > {output}"\n'
+    )
+
+    def told(*words: str, **environment: str) -> str:
+        run("snakemake", "--forceall", "--nolock", *words, cwd=project, **environment)
+        return (project / "threads.txt").read_text().strip()
+
+    assert told("--cores", "12", "--resources", "gpu=3") == "4 4"
+    assert told("--cores", "2", "--resources", "gpu=3", OMP_NUM_THREADS="2") == "1 2"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    assert told("--cores", "8", "--resources", "gpu=4", PATH=path) == "2 unset"  # all four at a time; the GPUs compute
+
+
+def test_what_each_attempt_at_a_training_said_is_kept(project: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "comics").write_text(
+        '#!/bin/sh\necho "said by $$"\n[ -e twice ] && touch done\ntouch twice\n[ -e done ]\n'
+    )
+    (tmp_path / "comics").chmod(0o755)
+    (project / "Snakefile").write_text(
+        'include: "workflow/rules/common.smk"\n'
+        'rule:\n    output: "done"\n    log: "logs/train.log"\n    retries: 2\n'
+        f'    shell: "PATH={tmp_path}:$PATH; comics train a --seed 0 &> {{log}}"\n'
+    )
+    run("snakemake", "--cores", "1", cwd=project)
+    last = (project / "logs/train.log").read_text()
+    attempts = [path.read_text() for path in (project / "logs").glob("train.*.log")]
+    assert len(attempts) == len(set(attempts)) == 2
+    assert last in attempts
+    assert all(re.fullmatch(r"said by \d+\n", text) for text in attempts)
 
 
 def test_the_command_that_a_refusal_prints_renews_what_snakemake_did_not_make(made_project: Path, run: Run) -> None:

@@ -38,18 +38,43 @@ wildcard_constraints:
 
 
 # `comics` is the one of this environment, also where it is not activated. Snakemake sets OMP_NUM_THREADS and its like to
-# a rule's threads, and so to 1 under `--cores 1`; a training has the machine to itself (resource gpu), so the choice is
-# left to torch, which takes all cores, or to a value that the user exported. A value, or the path of the environment, may
-# hold anything: it reaches the shell as a variable, never as text of a command, which would be run, or formatted.
+# a rule's threads, and so to 1 under `--cores 1`; a training that has the machine to itself (resource gpu=1) leaves the choice
+# to torch, which takes all cores. Side by side on a processor they keep their rule's threads, each its part. A value that the
+# user exported wins. It, or the path of the environment, may hold anything: it reaches the shell as a variable, never as text of
+# a command, which would be run, or formatted.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
+
+
+def side_by_side():
+    """How many trainings and predictions this call runs at a time, where that is known; on a cluster, and unbounded, 1."""
+    bound = workflow.global_resources.get("gpu")
+    count = getattr(bound, "value", bound)
+    return max(1, count) if isinstance(count, int) and workflow.resource_settings.cores else 1
+
+
+def part_of_cores(wildcards):
+    """Cores of a training or prediction: its part of those that this call has. Beside a GPU more than 8 are of no use."""
+    if side_by_side() == 1:
+        return 8
+    part = max(1, workflow.resource_settings.cores // side_by_side())
+    return min(8, part) if has_gpu() else part
+
+
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 for _name in _THREADS:
     os.environ[f"COMICS_{_name}"] = os.environ.get(_name, "")
-shell.prefix(
-    "".join(
-        f'if [ "$COMICS_{name}" ]; then export {name}="$COMICS_{name}"; else unset {name}; fi; ' for name in _THREADS
-    )
+_OTHERWISE = ":" if side_by_side() > 1 and not has_gpu() else "unset {name}"
+_PREFIX = "".join(
+    f'if [ "$COMICS_{name}" ]; then export {name}="$COMICS_{name}"; else {_OTHERWISE.format(name=name)}; fi; '
+    for name in _THREADS
 )
+# Snakemake removes a step's log before it tries again; what an attempt at a training said stays under a second name. (It stands
+# here, since another text of the rule would train all runs anew.)
+_PREFIX += (
+    '_log=${{BASH_EXECUTION_STRING##*&> }}; case "$BASH_EXECUTION_STRING" in *"comics train "*"&> "$_log) '
+    ': > "$_log" && ln "$_log" "${{_log%.log}}.$(date +%Y%m%d-%H%M%S)-$$.log" || :;; esac; '
+)
+shell.prefix(_PREFIX)
 
 
 def resolved(wildcards):

@@ -19,7 +19,7 @@ rule predict:
         f"{LOG_FOLDER}/predict.log",
     benchmark:
         f"{LOG_FOLDER}/predict.tsv"
-    threads: 8
+    threads: part_of_cores
     resources:
         gpu=1,
     params:

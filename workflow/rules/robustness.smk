@@ -37,7 +37,7 @@ if ROBUSTNESS is not None:
             f"{LOG_FOLDER}/robustness.log",
         benchmark:
             f"{LOG_FOLDER}/robustness.tsv"
-        threads: 8
+        threads: part_of_cores
         resources:
             gpu=1,
         params:

@@ -18,7 +18,7 @@ rule train:
     # Trainings side by side on a processor: the last ones leave cores, on which predictions then run. On a GPU a run's scores
     # come before the next run.
     priority: 0 if has_gpu() else 1
-    threads: 8
+    threads: part_of_cores
     resources:
         gpu=lambda wildcards: gpus_of(resolved(wildcards)),
     params:
