@@ -19,6 +19,7 @@ from comics.errors import UserError
 from comics.evaluation.calibration import Calibration, from_json
 from comics.files import read_json
 from comics.images import Pixels, shown
+from comics.provenance import require_intact
 
 if TYPE_CHECKING:
     from comics.params import ResolvedRun
@@ -129,6 +130,7 @@ def open_backend(
         raise UserError(
             f"{shown(path)}: no such file of weights.", "Give model.pt of a run, a .safetensors or a .onnx file."
         )
+    require_intact(path, "Make or fetch it again; if it was changed on purpose, remove its sidecar.")
     if path.suffix == ".onnx":
         return OnnxBackend(path, device)
     return torch_backend_of_file(path, device, precision, run)
@@ -169,6 +171,7 @@ def torch_backend_of_file(path: Path, device: str, precision: str, run: Resolved
     if metadata.get("calibration"):
         calibration = from_json(_json(metadata["calibration"], name), name)
     elif (beside := path.parent / "calibration.json").exists() and path.name == "model.pt":
+        require_intact(beside, "Make it again with `comics calibrate`.")
         calibration = from_json(read_json(beside), str(beside))
         if calibration.digest != digest_of(described):
             calibration = None  # of other weights, or of other settings of inference

@@ -123,6 +123,7 @@ def train(run: ResolvedRun, root: Path = Path()) -> Path:
             checkpoint, a number is no longer finite, the disk is full, or another process is training this very run.
         Interrupted: a signal asked it to stop, and a checkpoint was written.
     """
+    os.environ.pop("COMICS_RANKS", None)  # this process is no rank, whatever is exported: it would wait for the others
     folder = root / run.folder
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / ".lock", f"{run.folder}: is being trained"):
@@ -151,7 +152,8 @@ def _train(run: ResolvedRun, root: Path, gpus: list[int]) -> Path:
     if gpus:
         choose(gpus[rank()])
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    for library in ("pytorch_lightning", "lightning_fabric"):  # that `srun` is there and not used, say
+        warnings.filterwarnings("ignore", module=library)
     lightning.seed_everything(run.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
 

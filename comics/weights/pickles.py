@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from comics.errors import UserError
+from comics.provenance import require_intact
 
 _TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickle of 0x1950a86a20f9469cfc6c, PyTorch before 1.6
 _SIMPLE_DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|c(?:8|16))\Z")
@@ -411,7 +412,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
             legacy), or a safetensors file, which comes back as ``{"model": tensors, "metadata": strings}``.
 
     Raises:
-        UserError: when the file is absent, damaged, contains anything but arrays, or makes more than its size warrants.
+        UserError: when the file is absent, damaged, no longer what its sidecar was written for, contains anything but
+            arrays, or makes more than its size warrants.
     """
     file = Path(path)
     try:
@@ -421,6 +423,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror}).", "Give a checkpoint file.") from None
     if not head:
         raise UserError(f"{path}: the file is empty.", "Fetch it again.")
+    require_intact(file, "Make or fetch it again; if it was changed on purpose, remove its sidecar.")
     try:
         size = file.stat().st_size
         if head.startswith(b"PK") and zipfile.is_zipfile(file):

@@ -20,8 +20,8 @@ TRAINING = {
 }
 
 
-def shrink(path: Path, rows: int | None = None, **training: Any) -> None:
-    """Keep the embedded dataset, small, and Table IV, with its first `rows` runs; `training` overrides."""
+def shrink(path: Path, rows: int | None = None, figures: dict[str, Any] | None = None, **training: Any) -> None:
+    """Keep the embedded dataset, small, and Table IV, with its first `rows` runs; `figures` in place of all, `training` overrides."""
     content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     content["datasets"]["mini"] |= {
         "width": 96,
@@ -41,5 +41,5 @@ def shrink(path: Path, rows: int | None = None, **training: Any) -> None:
     }
     table = content["tables"]["table_iv"]
     table["rows"] = [row for row in table["rows"] if "run" in row][:rows]
-    content |= {"tables": {"table_iv": table}, "figures": {}, "studies": {}}
+    content |= {"tables": {"table_iv": table}, "figures": figures or {}, "studies": {}}
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")  # JSON is YAML

@@ -144,6 +144,29 @@ def test_what_each_attempt_at_a_training_said_is_kept(project: Path, run: Run, t
     assert all(re.fullmatch(r"said by \d+\n", text) for text in attempts)
 
 
+def test_steps_run_in_the_container_that_is_named(project: Path, run: Run, tmp_path: Path) -> None:
+    """With a stand-in for apptainer, which runs the command outside of any container."""
+    (tmp_path / "apptainer").write_text(
+        '#!/bin/bash\nif [ "$1" = --version ]; then echo "apptainer version 1.3.4"; exit; fi\n'
+        f'printf "%s\\n" "$@" > {tmp_path}/called\nexec "${{@: -3}}"\n'  # the last three: bash -c COMMAND
+    )
+    (tmp_path / "apptainer").chmod(0o755)
+    (tmp_path / "comics.sif").write_text("")
+    (project / "Snakefile").write_text(
+        'include: "workflow/rules/common.smk"\nrule:\n    output: "done"\n    shell: "echo of $PPID > {output}"\n'
+    )
+    words = ["--software-deployment-method", "apptainer", "--config", f"container={tmp_path}/comics.sif"]
+    run("snakemake", "--cores", "1", *words, cwd=project, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called[0] == "exec"
+    assert f"{tmp_path}/comics.sif" in called
+    assert (project / "done").exists()
+    (project / "done").unlink()
+    (tmp_path / "called").unlink()
+    run("snakemake", "--cores", "1", cwd=project, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert not (tmp_path / "called").exists()  # nobody asked for it
+
+
 def test_the_command_that_a_refusal_prints_renews_what_snakemake_did_not_make(made_project: Path, run: Run) -> None:
     """Of these results it has no record, and would leave them as they are."""
     params, folder = made_project / "params.yaml", "results/mini/da/seed0"

@@ -21,6 +21,12 @@ except UserError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
 
+# `--software-deployment-method apptainer --config container=comics.sif` runs every step in that image (docs/cluster.md).
+if "container" in config:
+
+    container: str(config["container"])
+
+
 SPLITS = comics_params.SPLITS
 # The test splits that the dataset has: one's own may have one.
 TESTED = [split for split in comics_params.TEST_SPLITS if split in plan.splits_of(PARAMS)] or comics_params.TEST_SPLITS
