@@ -9,6 +9,9 @@ import typer
 
 from comics.commands.bars import bars
 
+INTERVAL_HEADER = ("task", "class", "metric", "value", "low", "high")
+DIFFERENCE_HEADER = ("task", "metric", "first", "second", "difference", "low", "high", "p")
+
 _CHANGED = "Make it again with `comics predict`; if it was changed on purpose, remove its sidecar."
 
 EngineOption = Annotated[str, typer.Option(help="hotcoco, or pycocotools: the slow reference.")]
@@ -60,7 +63,7 @@ def evaluate(
         print(output)
     if output is not None and intervals is not None:
         path = output.with_suffix(".intervals.csv")
-        write_table(path, ["task", "class", "metric", "value", "low", "high"], map(astuple, intervals))
+        write_table(path, INTERVAL_HEADER, map(astuple, intervals))
         write_sidecar(path, {**fields, "bootstrap": resamples, "bootstrap_seed": seed})
         print(path)
     if details is not None:
@@ -126,8 +129,7 @@ def compare(
         )
     Console().print(table)
     if output is not None:
-        header = ["task", "metric", "first", "second", "difference", "low", "high", "p"]
-        write_table(output, header, map(astuple, differences))
+        write_table(output, DIFFERENCE_HEADER, map(astuple, differences))
 
 
 def power(

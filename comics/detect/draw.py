@@ -20,6 +20,7 @@ NARROWEST = 320
 
 
 def colour_of(face: Face) -> tuple[int, int, int]:
+    """RGB of a face's outline."""
     return ORANGE if face.fake else BLUE
 
 
@@ -103,6 +104,7 @@ def legend_lines(outcome: Outcome) -> list[str]:
 
 
 def threshold_line(about: About) -> str:
+    """The legend's line about the threshold."""
     name = f" ({about.threshold_name})" if not about.threshold_name[:1].isdigit() else ""
     kind = "P(fake)" if about.calibrated else "the score"
     return f"Fake from {kind} {about.threshold:.2f}{name} on. Blue: taken for real, orange: for fake."

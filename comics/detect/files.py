@@ -139,6 +139,7 @@ def target_of(path: Path) -> Path:
 
 
 def overlay_path(folder: Path, given: Given) -> Path:
+    """Where the overlay of `given` goes below the output folder."""
     suffix = ".faces.mp4" if given.video else ".faces.jpg"
     return folder / given.target.with_name(given.target.name + suffix)
 

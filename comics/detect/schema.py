@@ -37,6 +37,8 @@ class Face(_Strict):
 
 
 class VideoFace(Face):
+    """A face in one frame of a video."""
+
     frame: NonNegativeInt
     time: Annotated[float, Field(ge=0, description="Seconds.")]
     track: PositiveInt
@@ -64,11 +66,15 @@ class _Seen(_Strict):
 
 
 class Image(_Seen):
+    """A picture that was looked at."""
+
     kind: Literal["image"]
     faces: list[Face]
 
 
 class Video(_Seen):
+    """A video that was looked at."""
+
     kind: Literal["video"]
     rate: Annotated[float, Field(ge=0, description="Frames a second.")]
     frames: NonNegativeInt
@@ -78,6 +84,8 @@ class Video(_Seen):
 
 
 class Unreadable(_Strict):
+    """A file that could not be read."""
+
     kind: Literal["error"]
     file: str
     verdict: Literal["unreadable"]
@@ -85,6 +93,8 @@ class Unreadable(_Strict):
 
 
 class Model(_Strict):
+    """What looked."""
+
     model: str
     detector: str
     trained_on: str
@@ -98,6 +108,8 @@ class Model(_Strict):
 
 
 class Summary(_Strict):
+    """How many of what."""
+
     files: NonNegativeInt
     fake: NonNegativeInt
     real: NonNegativeInt

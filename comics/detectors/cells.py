@@ -124,6 +124,7 @@ def block(inputs: int, outputs: int, kernel_size: int = 3) -> nn.Sequential:
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) to (B, C, *size), bilinear."""
     if maps.shape[-2:] == size:
         return maps
     return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)

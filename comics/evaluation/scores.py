@@ -23,6 +23,7 @@ from comics.files import write_text
 TASKS: tuple[Task, ...] = get_args(Task)
 LRP_METRICS = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "oLRP_threshold")
 METRICS = (*AP_METRICS, *LRP_METRICS, *VERDICT_METRICS)
+CSV_HEADER = ("task", "class", *METRICS)
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
 
 def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     """Write `scores` as CSV: a row for each task and class, fractions in full precision, undefined cells empty."""
-    write_table(path, ["task", "class", *METRICS], ([task, cls, *values] for task, cls, values in scores.rows()))
+    write_table(path, CSV_HEADER, ([task, cls, *values] for task, cls, values in scores.rows()))
 
 
 def write_table(path: str | os.PathLike[str], header: Sequence[str], rows: Any) -> None:

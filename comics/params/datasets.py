@@ -57,8 +57,11 @@ class EmbeddedDataset(Block):
     train: int = Field(400, ge=1)
     """Number of training images."""
     val: int = Field(40, ge=1)
+    """Number of validation images."""
     test_dev: int = Field(120, ge=1)
+    """Number of images of the clean test set."""
     test_challenge: int = Field(120, ge=1)
+    """Number of images of the perturbed test set."""
     challenge_level: int | None = Field(None, ge=1, le=4)
     """How hard test_challenge is perturbed (`comics.data.perturb.operations`); drawn for each image when empty."""
 
@@ -132,6 +135,7 @@ class MasksDataset(Block):
 
     kind: Literal["masks"] = "masks"
     splits: dict[Split, MaskSplit] = Field(min_length=1)
+    """Folders of each split."""
     mask_suffix: str = ""
     """What follows an image's name in its mask's: `_gt` for `a.jpg` and `a_gt.png`."""
     indexed: bool = False
@@ -164,6 +168,7 @@ class VideosDataset(Block):
 
     kind: Literal["videos"] = "videos"
     splits: dict[Split, VideoSplit] = Field(min_length=1)
+    """Folders of each split."""
     frame_step: int = Field(10, ge=1)
     """Every n-th frame is taken, the first included."""
     real_by_mask: bool = False

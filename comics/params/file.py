@@ -31,6 +31,7 @@ class ParamsFile(Block):
     seeds: list[Seed] = Field([0], min_length=1)
     """Every run is trained once a seed."""
     datasets: dict[Name, Dataset]
+    """Where each dataset comes from."""
     training: dict[Name, TrainingEntry]  # type: ignore[valid-type]
     """Optimisation, by dataset; a dataset without an entry takes that of `openforensics`."""
     models: dict[Name, ModelEntry]  # type: ignore[valid-type]
@@ -42,10 +43,15 @@ class ParamsFile(Block):
     defaults: RunEntry = RunEntry()  # type: ignore[valid-type]
     """What every run shares."""
     runs: dict[Name, RunEntry]  # type: ignore[valid-type]
+    """What is trained, by name; a run states only what differs from `defaults` and its dataset's blocks."""
     tables: dict[Name, TableParams] = {}
+    """Tables of scores, by name: `reports/<name>.tex`."""
     figures: dict[Name, FigureParams] = {}
+    """Figures, by name: `reports/figures/<name>.pdf`."""
     studies: dict[Name, StudyParams] = {}
+    """Runs against a baseline over seeds, by name: `reports/studies/<name>.tex`."""
     robustness: RobustnessParams | None = None
+    """What `snakemake robustness` measures; without it there is none."""
 
 
 def json_schema() -> dict[str, Any]:

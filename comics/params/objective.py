@@ -19,7 +19,9 @@ class ViewsParams(Block):
     jitter_strength: float = Field(0.4, ge=0, le=1)
     """Each factor is drawn from 1 - strength ... 1 + strength."""
     grayscale_probability: Probability = 0.2
+    """Of a view without colours."""
     blocking_probability: Probability = 0.5
+    """Of blackened chunks."""
     blocking_grid: int = Field(10, ge=1)
     """Chunks a side (the paper's 10 x 10)."""
     blocking_range: tuple[Probability, Probability] = (0.02, 0.06)
@@ -33,6 +35,7 @@ class ViewsParams(Block):
     interpolation_probability: Probability = 0.5
     """Of shrinking to 1/`interpolation_factor` and back."""
     interpolation_factor: int = Field(4, ge=1)
+    """A view is shrunk to one part in so many a side, and enlarged again."""
     query: Literal["augmented", "clean"] = "augmented"
     """`clean`: the detector learns from images as they are, and only the key view of the contrast is augmented."""
 

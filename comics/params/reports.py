@@ -91,21 +91,28 @@ class GridRows(Block):
     label: list[str] | str | None = None
     """By default the values, a label column each."""
     paper: str | None = None
+    """The row's name in the paper's table, with the values of each point in it."""
     optional: bool = False
+    """As of a row."""
 
 
 class TableParams(Block):
     """A table of scores."""
 
     caption: str
+    """Set above the table; the dataset and the seeds are added."""
     paper: str | None = None
     """Number of the paper's table that stands beside ours."""
     columns: list[str] = ["Method"]
     """Headings of the label columns."""
     splits: list[Split] = ["test_dev", "test_challenge"]
+    """One block of rows each."""
     tasks: list[Task] = ["detection", "segmentation"]
+    """One block of columns each: boxes, masks."""
     metrics: list[Metric] = ["AP", "AP_S", "AP_M", "AP_L", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"]
+    """Columns of each task."""
     rows: list[TableRow] = Field(min_length=1)
+    """From top to bottom; or the points of a grid."""
     compare: bool = True
     """Mark rows that are not significantly different from the best, by AP, oLRP, verdicts: a step of its own, from detections."""
     notes: list[str] = []
@@ -124,8 +131,11 @@ class ScatterStyle(Block):
     marker_size: float = Field(5.5, gt=1, le=30)
     """Points."""
     measured: Colour = "#0072B2"
+    """Colour of what was measured here."""
     reported: Colour = "#666666"
+    """Colour of what the paper reports."""
     highlight: Colour = "#D55E00"
+    """Colour of the star."""
 
 
 class ScatterFigure(Block):
@@ -133,13 +143,17 @@ class ScatterFigure(Block):
 
     kind: Literal["scatter"] = "scatter"
     caption: str
+    """Set under the figure."""
     split: Split = "test_dev"
+    """Test set whose scores are drawn."""
     tasks: list[Task] = Field(["detection", "segmentation"], min_length=1)
     """One panel each."""
     table: str
     """The table whose rows are drawn."""
     x: Metric = "oLRP"
+    """Metric along the horizontal axis."""
     y: Metric = "AP"
+    """Metric along the vertical axis."""
     highlight: list[str] = ["comics"]
     """Runs drawn as a star."""
     style: ScatterStyle = ScatterStyle()
@@ -164,6 +178,7 @@ class ExamplesFigure(Block):
 
     kind: Literal["examples"] = "examples"
     caption: str
+    """Set under the figure."""
     splits: list[Split] = Field(["test_dev", "test_challenge"], min_length=1)
     """One row each."""
     count: int = Field(5, ge=1, le=20)
@@ -180,6 +195,7 @@ class ComparisonFigure(Block):
 
     kind: Literal["comparison"] = "comparison"
     caption: str
+    """Set under the figure."""
     runs: list[str] = Field(["blendmask", "comics"], min_length=1)
     """One row each, above the ground truth; the picks compare the first with the last."""
     pick: Literal["differences", "worst"] = "differences"
@@ -211,9 +227,11 @@ class ErrorsFigure(Block):
 
     kind: Literal["errors"] = "errors"
     caption: str
+    """Set under the figure."""
     runs: list[str] = Field(["blendmask", "comics"], min_length=1)
     """One bar each."""
     split: Split = "test_dev"
+    """Test set whose errors are drawn."""
     tasks: list[Task] = Field(["detection", "segmentation"], min_length=1)
     """One panel each."""
     style: ChartStyle = ChartStyle()
@@ -235,6 +253,7 @@ class RobustnessParams(Block):
     runs: list[str] = Field(min_length=1)
     """The first is the baseline, in whose errors those of the others are told. All seeds count."""
     split: Split = "test_dev"
+    """Test set whose images are made worse."""
     images: int = Field(24, ge=2)
     """Spread evenly over the split, in order of id."""
     severities: list[Annotated[int, Field(ge=1, le=5)]] = Field([1, 2, 3, 4, 5], min_length=1)
@@ -242,7 +261,9 @@ class RobustnessParams(Block):
     families: list[Family] = Field(
         ["colour", "edge", "convolution", "block", "corruption", "weather", "geometry", "social"], min_length=1
     )
+    """Kinds of change that are applied."""
     task: Task = "segmentation"
+    """Boxes or masks, in curves, heat map and table."""
     metric: Metric = "AP"
     """What curves, heat map and table show; the others stand in the results."""
     style: ChartStyle = ChartStyle()
@@ -259,6 +280,7 @@ class StudyRow(Block):
     """One arm of a study."""
 
     label: str
+    """How tables and figure call it."""
     run: str
     """Name of a run; all its seeds count."""
 
@@ -269,9 +291,11 @@ class StudyParams(Block):
     Made when it is asked for by its name (``snakemake claim``), and not by `all`."""
 
     caption: str
+    """Set above the table."""
     dataset: str
     """The dataset it is about; refused on another, whose training would need other numbers."""
     split: Split = "test_challenge"
+    """Test set that is compared."""
     rows: list[StudyRow] = Field(min_length=2)
     """The first is the baseline."""
     metrics: list[Metric] = Field(["AP", "oLRP"], min_length=1)

@@ -84,6 +84,7 @@ class ModelParams(Block):
     frozen_batchnorm: bool = False
     """Keep the backbone's normalisation layers as loaded: statistics and affine parameters."""
     fpn_channels: int = Field(256, ge=8)
+    """Channels of every level of the pyramid."""
     head_channels: int = Field(256, ge=8)
     """Width of the detection towers."""
     head_convs: int = Field(4, ge=0)
@@ -118,22 +119,28 @@ class InferenceParams(Block):
     """From raw outputs to detections; changing these does not retrain."""
 
     score_threshold: Probability = 0.05
+    """Candidates with a lower score are dropped."""
     nms_threshold: Probability = 0.6
+    """Of two boxes of one class that overlap by a larger IoU, the one with the lower score is dropped."""
     pre_nms_top: int = Field(1000, ge=1)
     """Candidates kept before non-maximum suppression."""
     max_detections: int = Field(100, ge=1)
     """Detections kept an image."""
     batch_size: int = Field(8, ge=1)
+    """Images predicted at a time; no effect on the result."""
 
 
 class TrainingParams(Block):
     """The optimisation. The defaults are the paper's; where it is silent, its authors' code's (docs/fidelity.md)."""
 
     epochs: int = Field(12, ge=1, le=100_000)
+    """Passes over the training images."""
     batch_size: int = Field(8, ge=1)
+    """Images a step, of all devices together."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`adamw` learns faster from scratch; the paper's is `sgd`."""
     lr: float = Field(0.01, gt=0)
+    """Learning rate after the warm-up."""
     backbone_lr: float = Field(1.0, gt=0)
     """Factor on the learning rate of the backbone (without its pyramid)."""
     layer_decay: float = Field(1.0, gt=0, le=1)
@@ -141,11 +148,15 @@ class TrainingParams(Block):
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of SGD; AdamW's first moment."""
     weight_decay: float = Field(1e-4, ge=0)
+    """Of all weights but those of normalisation layers."""
     milestones: list[Annotated[float, Field(gt=0)]] = [8, 10]
     """Epochs at which the learning rate is multiplied by `gamma`."""
     gamma: float = Field(0.1, gt=0, le=1)
+    """Factor on the learning rate at each milestone."""
     warmup_iterations: int = Field(1000, ge=0)
+    """Steps over which the learning rate rises to `lr`."""
     warmup_factor: float = Field(0.001, gt=0, le=1)
+    """Share of `lr` that the first step has."""
     clip_gradient_norm: float = Field(0.0, ge=0)
     """Largest norm of the gradient; 0 leaves it alone."""
     image_size: int = Field(1024, ge=32)
@@ -177,6 +188,7 @@ class RunParams(Block):
     title: str = ""
     """For people; not part of the digest."""
     detector: DetectorName = "blendmask"
+    """One of this package (`comics detectors`), `module:Class`, or an entry point's name."""
     components: list[Component] = []
     """Parts of COMICS that are on: views (DA), attention (FEA), coarse and fine (Bi-grained)."""
     model: ModelParams = ModelParams()

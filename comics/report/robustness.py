@@ -225,12 +225,15 @@ def to_latex(params: Params, rows: list[Degradation]) -> str:
     )
 
 
+CSV_HEADER = ("run", "clean", "perturbed", "mce", "relative_mce")
+
+
 def to_csv(params: Params, rows: list[Degradation]) -> str:
     """The table in percent and full precision."""
     block = block_of(params)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "clean", "perturbed", "mce", "relative_mce", *block.families])
+    writer.writerow([*CSV_HEADER, *block.families])
     for run, row in zip(block.runs, rows, strict=True):
         values = (row.clean, row.perturbed, row.mce, row.relative, *(row.families[one] for one in block.families))
         writer.writerow([run, *("" if value != value else f"{100 * value:.10g}" for value in values)])

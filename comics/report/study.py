@@ -249,11 +249,14 @@ def to_markdown(params: Params, name: str, effects: Sequence[Effect]) -> str:
     return "\n".join(out) + "\n"
 
 
+CSV_HEADER = ("run", "task", "metric", "mean", "deviation", "difference", "low", "high", "verdict")
+
+
 def to_csv(effects: Sequence[Effect]) -> str:
     """One line an arm, task and metric, in percent, full precision."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "task", "metric", "mean", "deviation", "difference", "low", "high", "verdict"])
+    writer.writerow(CSV_HEADER)
     for effect in effects:
         values: Mapping[str, Any] = asdict(effect)
         writer.writerow(

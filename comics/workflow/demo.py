@@ -52,6 +52,9 @@ def mean_scores(params: Params, metrics: tuple[str, ...]) -> dict[str, dict[str,
     return means
 
 
+SCORES_HEADER = ("run", "seed", "split", "task", "AP", "oLRP")
+
+
 def write_metrics(params: Params, folder: Path, scores: Path) -> int:
     """Write ``<folder>/<run>.json`` with AP and oLRP (for ``dvc metrics``), and `scores` with one line a run, seed,
     split and task (CSV, for ``dvc plots``); return the number of runs."""
@@ -63,7 +66,7 @@ def write_metrics(params: Params, folder: Path, scores: Path) -> int:
             path.unlink()
     with atomic_write(scores) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["run", "seed", "split", "task", "AP", "oLRP"])
+        writer.writerow(SCORES_HEADER)
         for measured in current_results(params):
             for seed, values in zip(measured.seeds, measured.scores, strict=True):
                 for task in TASKS:

@@ -191,6 +191,7 @@ def _sha256(path: Path, task: str, progress: Progress) -> str:
 
 
 def remove_folder(folder: Path) -> None:
+    """Remove `folder` with what is in it; of a link, the link alone."""
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     elif folder.exists():
