@@ -10,7 +10,7 @@ ifeq ($(origin PYTHON),command line)
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo test test-faults docs lint format lock schema clean
+.PHONY: help setup demo test test-faults docs package lint format lock schema clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ test-faults: $(READY) ## inject every fault there is a test for, and write docs/
 
 docs: $(READY) ## the documentation as a site in build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+package: $(READY) ## wheel and source distribution, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
 
 lint: $(READY) docs ## ruff, snakefmt, mypy, the floors of the package, the documentation and snakemake --lint
 	$(BIN)/ruff check

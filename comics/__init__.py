@@ -9,7 +9,9 @@ To use a trained model: `load`, then ``detect`` of what it gives (docs/detect.md
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +20,13 @@ if TYPE_CHECKING:
     from comics.detect.model import Model
 
 __all__ = ["list_detectors", "load", "load_results"]
-__version__ = "0.1.0"
+_BUILT = Path(__file__).parent / "_build.json"
+"""Of a wheel: its version, from the git tag, and its commit. A checkout has none."""
+
+BASE_VERSION = "0.1.0"
+"""The version that is released next, or was last; a wheel between two has git's count and commit behind it."""
+
+__version__: str = json.loads(_BUILT.read_text())["version"] if _BUILT.exists() else BASE_VERSION
 
 
 def load(run_or_file: str | os.PathLike[str], **settings: Any) -> Model:

@@ -62,13 +62,10 @@ def show_version(wanted: bool) -> None:
     import comics
 
     text = f"comics {comics.__version__}"
-    # The package's own repository, not one that the environment happens to lie in.
-    if (Path(comics.__file__).parents[1] / ".git").exists():
-        from comics.training.hardware import git_state
+    from comics.workflow.project import commit_of
 
-        commit = git_state()["commit"]
-        text += f" (commit {commit[:12]})" if commit else ""
-    print(text)
+    commit = commit_of(Path(comics.__file__).parent)
+    print(text + (f" (commit {commit[:12]})" if commit else ""))
     raise typer.Exit
 
 

@@ -5,7 +5,9 @@ Nothing but the standard library is imported at the top: setup.py reads `FILES` 
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from pathlib import Path
 
 FILES = (
@@ -25,6 +27,49 @@ FILES = (
 
 SHIPPED = "_project"
 """Folder of the installed package that holds `FILES`; a checkout has none, and its own files are taken."""
+
+
+BUILT = "_build.json"
+"""File of the installed package with its version and commit (`comics.__version__`)."""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git answers in the repository whose top is `folder`; empty without one."""
+    if not (folder / ".git").exists():  # not one that the environment happens to lie in
+        return ""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def commit_of(package: Path) -> str:
+    """The commit that the package was built from, or that is checked out around it; empty where nobody knows."""
+    if (package / BUILT).exists():
+        return str(json.loads((package / BUILT).read_text(encoding="utf-8"))["commit"])
+    return git(package.parent, "rev-parse", "HEAD")
+
+
+def version_of(described: str, base: str) -> str:
+    """The version of a build, after PEP 440.
+
+    Args:
+        described: ``git describe --tags --long --match 'v*'`` (such as ``v0.1.0-3-g1a2b3c4``); empty without a tag.
+        base: `comics.BASE_VERSION`.
+
+    Raises:
+        ValueError: the commit is tagged as another version than the code says.
+    """
+    found = re.fullmatch(r"v(.+)-(\d+)-g([0-9a-f]+)", described)
+    if found is None:
+        return base
+    tagged, count, commit = found.groups()
+    if count == "0":
+        if tagged != base:
+            raise ValueError(f"the commit is tagged v{tagged}, but comics/__init__.py says {base}")
+        return base
+    return f"{base}.{'post' if tagged == base else 'dev'}{count}+g{commit}"
 
 
 def files_below(root: Path) -> list[Path]:

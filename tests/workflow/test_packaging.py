@@ -79,12 +79,12 @@ def test_what_is_required_is_imported() -> None:
 
 
 def test_the_version_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert comics.__version__ == PROJECT["version"]
-    assert YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
+    assert comics.__version__ == comics.BASE_VERSION
+    assert YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())["version"] == comics.BASE_VERSION
     with pytest.raises(typer.Exit):
         show_version(True)
     told = capsys.readouterr().out
-    assert re.fullmatch(rf"comics {re.escape(PROJECT['version'])}( \(commit [0-9a-f]{{12}}\))?\n", told)
+    assert re.fullmatch(rf"comics {re.escape(comics.BASE_VERSION)}( \(commit [0-9a-f]{{12}}\))?\n", told)
     if (ROOT / ".git").exists():
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
         assert head[:12] in told
