@@ -78,6 +78,27 @@ def test_what_is_required_is_imported() -> None:
     assert required - imported("comics") == {"snakemake", "dvc", "tensorboard"}
 
 
+def test_every_listed_package_is_used() -> None:
+    extras = {
+        name: {canonicalize_name(Requirement(text).name) for text in texts}
+        for name, texts in PROJECT["optional-dependencies"].items()
+    }
+    # Called as programs, or by other programs as their plugins.
+    programs = {
+        "build",
+        "import-linter",
+        "mkdocs-material",
+        "mkdocstrings-python",
+        "mypy",
+        "pre-commit",
+        "ruff",
+        "snakefmt",
+    }
+    plugins = {"ipykernel", "nbclient", "pytest-timeout", "pytest-xdist", "snakemake-executor-plugin-slurm"}
+    assert extras["dev"] - imported("comics", "tests", "benchmarks", "scripts") == programs | plugins
+    assert set().union(*extras.values()) == extras["dev"]
+
+
 def test_the_version_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert comics.__version__ == comics.BASE_VERSION
     assert YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())["version"] == comics.BASE_VERSION
@@ -137,6 +158,12 @@ def test_make_sets_up_first_and_once(target: str, tmp_path: Path) -> None:
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv/.ready").touch()
     assert "scripts/setup.sh" not in plan()
+
+
+def test_the_badges_tell_the_truth() -> None:
+    supported = [text.rsplit(" ")[-1] for text in PROJECT["classifiers"] if "Python :: 3." in text]
+    assert f">{' | '.join(supported)}<" in (ROOT / "docs/images/badges/python.svg").read_text()
+    assert f">{PROJECT['license']}<" in (ROOT / "docs/images/badges/licence.svg").read_text()
 
 
 def test_the_license_is_apache_2() -> None:
