@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +13,7 @@ import pytest
 import typer
 from fabricate import ROOT
 
-from comics.params import json_schema
+from comics.params import json_schema, load
 from comics.params.block import Block
 
 
@@ -96,3 +98,66 @@ def test_what_is_not_explained_ends_the_build(reference: Any, monkeypatch: pytes
     assert reference.files_page().undocumented[0].endswith("precision_recall.csv: column recall")
     with pytest.raises(ValueError, match=r"Not documented: .*comics hush"):
         reference.pages()
+
+
+def shell_lines() -> list[tuple[str, list[str]]]:
+    """(file, words) of every command line in the documentation: code blocks, and `comics ...` within a line."""
+    found = []
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in pages:
+        text = path.read_text()
+        blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        lines += [line for line in text.splitlines() if line.startswith("    ")]
+        lines += re.findall(r"`((?:comics|make) [^`]+)`", text)
+        for line in lines:
+            for part in re.split(r"&&|;|\|", re.sub(r"(?:^|\s)#.*", "", line)):
+                words = part.replace("[", " ").replace("]", " ").split()
+                while words and re.match(r"^\w+=", words[0]):
+                    words = words[1:]
+                if words and words[0] in ("comics", "make"):
+                    found.append((path.name, words))
+    return found
+
+
+def test_commands_of_the_documentation_exist(reference: Any) -> None:
+    known = {
+        words: {option for one in command.params for option in [*one.opts, *one.secondary_opts]}
+        for words, command, _ in reference.commands()
+    }
+    groups = {words.rsplit(" ", 1)[0] for words in known} - {"comics"}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    lines = shell_lines()
+    assert len(lines) > 100
+    wrong = []
+    for name, words in lines:
+        if words[0] == "make":
+            wrong += [(name, word) for word in words[1:2] if re.fullmatch("[a-z-]+", word) and word not in targets]
+            continue
+        if words[1].startswith("-"):
+            wrong += [(name, words[1])] * (words[1] not in ("--version", "--help"))
+            continue
+        length = 3 if " ".join(words[:2]) in groups else 2
+        command = " ".join(words[:length])
+        if not all(re.fullmatch("[a-z-]+", word) for word in words[1:length]):
+            continue  # `comics COMMAND --help`, `comics data make|fetch`
+        options = {
+            word.split("=")[0].rstrip(".,:") for word in words[length:] if word.startswith("--") and len(word) > 2
+        }
+        if command not in known:
+            wrong.append((name, command))
+        else:
+            wrong += [(name, f"{command} {option}") for option in options - known[command] - {"--help"}]
+    assert not wrong
+
+
+def test_files_of_the_documentation_are_read(tmp_path: Path) -> None:
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    read = []
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        for name, text in re.findall(r"^```yaml\n# (\w+\.yaml)\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE):
+            (tmp_path / name).write_text(text)
+            params = load(str(tmp_path / name))
+            assert all(params.resolve(run, params.seeds(run)[0]).digest for run in params.runs)
+            read.append(name)
+    assert {"tutorial.yaml", "mine.yaml", "sweep.yaml"} <= set(read)
