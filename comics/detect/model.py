@@ -87,9 +87,11 @@ def run_file(run: str, seed: int | None, project: Path) -> tuple[Path, ResolvedR
         UserError: there is no project, no such run, or it is not trained, or has changed since.
     """
     from comics.files import read_json
+    from comics.params import ENVIRONMENT
     from comics.params import load as load_params
 
-    params_file = project / "params.yaml"
+    named = os.environ.get(ENVIRONMENT) if project == Path() else None  # `comics detect --params FILE`
+    params_file = Path(named or project / "params.yaml")
     if not params_file.exists():
         raise UserError(
             f"{run}: neither a file of weights, nor a run: there is no params.yaml in this folder.",

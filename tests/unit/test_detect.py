@@ -276,6 +276,22 @@ def test_a_run_by_name_has_the_inference_that_params_yaml_gives_it_now(tmp_path)
     assert model.backend.model.detector.inference == run.inference
 
 
+def test_a_run_is_one_of_the_file_that_is_named(tmp_path, monkeypatch):
+    import comics.params
+
+    (tmp_path / "params.yaml").write_text((Path(__file__).parents[2] / "params.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(
+        "extends: params.yaml\nruns:\n  mine: {detector: condinst, components: [views]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run = comics.params.load("mine.yaml").resolve("mine")
+    write_model(tmp_path / run.folder, run)
+    with pytest.raises(UserError, match="no run 'mine'"):
+        comics.load("mine", device="cpu")
+    monkeypatch.setenv(comics.params.ENVIRONMENT, "mine.yaml")
+    assert comics.load("mine", device="cpu").about.detector == "condinst"
+
+
 def test_a_description_gives_its_run_back():
     for run in (run_of(), run_of(OpenForensicsDataset())):
         again = from_description(json.loads(json.dumps(run.description)), run.name, "x")
