@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -105,6 +106,20 @@ def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = No
         file.write("\n")
 
 
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Refuse what would be waited for, or read, for ever: a device, or a named pipe that nobody writes to.
+
+    What a shell gives for ``<(command)`` is taken.
+
+    Raises:
+        OSError: `path` is not there.
+        UserError: it is no file.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and os.fspath(path).startswith(("/dev/fd/", "/proc/"))):
+        raise UserError(f"{path}: not a file.", "Give the file itself.")
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
@@ -112,6 +127,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         UserError: when the file is absent, unreadable or not JSON (truncated, say); the message names the place.
     """
     try:
+        require_file(path)
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.", "Check the path, or run the step that makes it.") from None

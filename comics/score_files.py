@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from comics.errors import UserError
+from comics.files import require_file
 from comics.params import METRICS, TASKS
 
 Key = tuple[str, str, str]
@@ -25,6 +26,7 @@ def read_score_file(path: str | os.PathLike[str]) -> dict[Key, float | None]:
         UserError: not a whole scores file, or a cell is no number in [0, 1]; the message names file, line and column.
     """
     try:
+        require_file(path)
         text = Path(path).read_bytes().decode("utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).", _REMEDY) from None

@@ -13,6 +13,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from comics.files import require_file
+
 __all__ = ["UNSET", "Annotation", "Category", "Content", "Detection", "Image", "RunLengths", "Struct", "read_layout"]
 
 Box = tuple[float, float, float, float]
@@ -82,6 +84,7 @@ Layout = TypeVar("Layout")
 def read_layout(path: str | os.PathLike[str], layout: type[Layout]) -> Layout | None:
     """The content of a JSON file; None where it cannot be read, or not as `layout`."""
     try:
+        require_file(path)
         content = Path(path).read_bytes()
         if not content.isascii():
             content.decode()  # the decoder below does not look at fields that it does not need

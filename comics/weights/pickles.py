@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from comics.errors import UserError
+from comics.files import require_file
 from comics.provenance import require_intact
 
 _TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickle of 0x1950a86a20f9469cfc6c, PyTorch before 1.6
@@ -417,6 +418,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """
     file = Path(path)
     try:
+        require_file(file)
         with file.open("rb") as stream:
             head = stream.read(16)
     except OSError as error:
@@ -441,5 +443,5 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
         ) from None
     except _Refused as error:
         raise UserError(f"{path}: refused, it contains {error}, which is not an array.", _REMEDY) from None
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:  # is_zipfile, too, raises the latter
         raise UserError(f"{path}: not a readable checkpoint ({error}).", "Fetch the file again.") from None

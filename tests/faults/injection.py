@@ -11,6 +11,8 @@ from pathlib import Path
 from comics.errors import UserError
 
 ROOT = Path(__file__).parents[2]
+HANGS = 600
+"""Seconds after which a command is held to hang: far more than a busy machine needs for one."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -21,7 +23,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**inherited, "PATH": path, "PYTHONPATH": python, "NO_COLOR": "1", "COLUMNS": "200", **more}
 
 
-def comics(*words: object, cwd: Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
+def comics(*words: object, cwd: Path, timeout: float = HANGS, **more: str) -> subprocess.CompletedProcess[str]:
     """Run ``comics`` in a process of its own, bounded in time; output of both streams in one text."""
     return subprocess.run(
         [sys.executable, "-m", "comics", *map(str, words)],

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from injection import ROOT, comics, environment, refused
+from injection import HANGS, ROOT, comics, environment, refused
 
 from comics.params import load
 
@@ -123,7 +123,7 @@ def test_two_makes_of_one_dataset(tmp_path: Path) -> None:
         )
         for _ in range(2)
     ]
-    texts = [process.communicate(timeout=120)[0] for process in both]
+    texts = [process.communicate(timeout=HANGS)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
     assert (tmp_path / "data/mini/train/annotations.json").exists()
     assert not litter(tmp_path / "data")
@@ -147,6 +147,6 @@ def test_two_demos(tmp_path: Path) -> None:
         )
         for _ in range(2)
     ]
-    texts = [process.communicate(timeout=240)[0] for process in both]
+    texts = [process.communicate(timeout=HANGS)[0] for process in both]
     assert not any("LockException" in text for text in texts), texts
     assert any("waiting for it to end" in text for text in texts), texts

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from injection import ROOT, comics, message_of, refused
+from injection import HANGS, ROOT, comics, message_of, refused
 
 from comics.data.loading.batches import Annotations, ForensicsDataset, Loader
 from comics.detectors import mask_codec
@@ -114,7 +114,12 @@ def test_snakemake_and_dvc_stop_at_a_changed_score(project: Path) -> None:
         if words[0] == "dvc":
             (project / ".dvc/config").write_text("[core]\n    no_scm = true\n")
         done = subprocess.run(
-            [sys.executable, "-m", *words], cwd=project, env=environment(), capture_output=True, text=True, timeout=240
+            [sys.executable, "-m", *words],
+            cwd=project,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=HANGS,
         )
         assert done.returncode != 0, done.stdout
         assert not (project / "reports/table_iv.tex").exists()

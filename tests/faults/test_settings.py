@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from injection import ROOT, environment, message_of
+from injection import HANGS, ROOT, environment, message_of
 
 from comics.errors import UserError
 from comics.params import load
@@ -72,7 +72,7 @@ def test_what_is_large_or_deep_is_refused_in_bounded_time_and_memory(tmp_path: P
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30

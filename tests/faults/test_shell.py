@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from injection import ROOT, environment
+from injection import HANGS, ROOT, environment
 from PIL import Image
 
 from comics.errors import UserError
@@ -71,7 +71,7 @@ def snakemake(project: Path, *words: str, **more: str) -> subprocess.CompletedPr
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=HANGS,
     )
 
 
@@ -102,7 +102,7 @@ def test_a_folder_and_variables_are_only_text(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=HANGS,
     )
     assert (project / "data/own/train/annotations.json").exists(), done.stdout
     assert (project / "threads").read_text() == threads  # what the user exported reaches the step as it is

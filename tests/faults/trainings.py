@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from injection import HANGS
 
 PARAMS = """
 dataset: mini
@@ -82,7 +83,7 @@ def comics(folder: Path, *arguments: str, code: int = 0) -> str:
     log.unlink(missing_ok=True)
     process = _context.Process(target=_comics, args=(str(folder), list(arguments), str(log), None))
     process.start()
-    process.join(120)
+    process.join(HANGS)
     assert process.exitcode == code, log.read_text()
     return log.read_text()
 
@@ -98,7 +99,7 @@ def training(folder: Path, run: str, before: Callable[[], None] | None = None) -
     try:
         yield process
     finally:
-        process.join(120)
+        process.join(HANGS)
         if process.is_alive():
             process.kill()
             process.join()
@@ -129,7 +130,7 @@ def require_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]
     assert not different, different
 
 
-def wait_for(condition: Callable[[], bool], process: Any, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], process: Any, seconds: float = HANGS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.is_alive()
