@@ -223,7 +223,7 @@ def separations(model: Comics, batches: Sequence[Batch]) -> tuple[tuple[Separati
         faces = [target["boxes"] for target in batch.targets]
         labels = [target["labels"] for target in batch.targets]
         maps = model.features(batch.images, batch.sizes)
-        outputs = model.detector.forward_heads(maps)
+        outputs = model.detector.look(batch.images, maps)
         for level, (features, found) in enumerate(zip(maps, model.detector.proposals(outputs), strict=True)):
             places = locate(label_proposals(found.boxes, faces, labels, threshold), found.locations)
             for label, part in enumerate(gather(features, places)):

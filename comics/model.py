@@ -12,13 +12,15 @@ from torchvision.ops import box_iou
 
 from comics.attention import FrequencyAttention
 from comics.classes import CLASSES
-from comics.contrast import CoarseContrast, MomentumCopy, fine_losses
+from comics.contrast import CoarseContrast, DualContrast, MomentumCopy, fine_losses
 from comics.contrast.fine import crop_masks
 from comics.data.loading.batches import Batch, padded
 from comics.detectors import build
-from comics.detectors.base import LevelProposals, Prediction, Target
+from comics.detectors.base import LevelProposals, Prediction, Target, crop_features
+from comics.detectors.two_phase import TwoPhase
 from comics.padding import Size
 from comics.params import ResolvedRun
+from comics.weights.pickles import read_checkpoint
 from comics.weights.transfer import load_into
 
 
@@ -62,7 +64,7 @@ class Comics(nn.Module):
     """The model of a run.
 
     Args:
-        run: its detector and the components that are on: ``attention``, ``coarse``, ``fine`` (``views`` is the loader's).
+        run: its detector and the components that are on: ``attention``, ``coarse``, ``fine``, ``dual`` (``views`` is the loader's).
 
     Attributes:
         done: the share of the training that is done, in [0, 1]; the trainer keeps it, and `objective.ramp` asks for it.
@@ -76,11 +78,15 @@ class Comics(nn.Module):
         self.objective = objective
         self.detector = build(run.detector, run.model, len(CLASSES), run.inference)
         if run.model.weights not in ("none", "imagenet"):
-            # another run's weights may be another detector's: what both have is what a start is for
-            load_into(self.detector, run.detector, run.model.weights, partial=run.start is not None)
+            # another run's weights may be another detector's: what both have is what a start is for; those of a run that finds
+            # the faces as it is must be whole
+            partial = run.start is not None and self.detector.learns_from_features
+            load_into(*self.detector.initialised(run.detector), run.model.weights, partial=partial)
         self.attention = None
         if "attention" in run.components:
             self.attention = FrequencyAttention(self.detector.channels, self.detector.strides, run.attention)
+            if not self.detector.learns_from_features:
+                self._keep_attention(run.model.weights)
         # not a submodule: its parts are, and parameters have one name
         self._extractor = (PyramidExtractor(self.detector.extractor, self.attention),)
         self.momentum: MomentumCopy | None = None
@@ -97,6 +103,24 @@ class Comics(nn.Module):
         self.fine_projection: nn.Module = nn.Identity()
         if self.fine and objective.fine.projection:
             self.fine_projection = nn.Conv2d(self.detector.mask_channels, self.detector.mask_channels, 1)
+        self.dual: DualContrast | None = None
+        if "dual" in run.components:
+            assert isinstance(self.detector, TwoPhase)
+            self.dual = DualContrast(objective.dual, self.detector.classifier, self.detector.classifier.channels)
+
+    def _keep_attention(self, weights: str) -> None:
+        """Attention that was trained with the face detector stays as it is in the file `weights`."""
+        assert self.attention is not None
+        self.attention.requires_grad_(False)
+        if weights != "none":
+            state: Any = read_checkpoint(weights)
+            self.attention.load_state_dict(
+                {
+                    name.removeprefix("attention."): value
+                    for name, value in state["state_dict"].items()
+                    if name.startswith("attention.")
+                }
+            )
 
     @property
     def contrasts(self) -> bool:
@@ -111,8 +135,8 @@ class Comics(nn.Module):
         """Every term of the loss of one batch, weighted."""
         # the key view first: the temporaries of its extractor are gone before the query's activations pile up
         keys, key_boxes = self._key_view(batch) if self.coarse is not None else ([], [])
-        features = self.features(batch.images, batch.sizes)
-        outputs = self.detector.forward_heads(features)
+        features = self.features(batch.images, batch.sizes) if self.detector.learns_from_features else []
+        outputs = self.detector.look(batch.images, features)
         result = LossTerms(dict(self.detector.losses(outputs, batch.targets, batch.sizes)))
         faces = [target["boxes"] for target in batch.targets]
         labels = [target["labels"] for target in batch.targets]
@@ -143,7 +167,30 @@ class Comics(nn.Module):
                 )
             result.terms["loss_intra"] = strength * fine.intra_weight * intra
             result.terms["loss_inter"] = strength * fine.inter_weight * inter
+
+        if self.dual is not None:
+            dual = self.objective.dual
+            inter, intra, logged = self._dual(self.dual, outputs, batch)
+            result.terms["loss_dual_inter"] = strength * dual.weight * inter
+            result.terms["loss_dual_intra"] = strength * dual.weight * dual.intra_weight * intra
+            result.logged.update(logged)
         return result
+
+    def _dual(self, dual: DualContrast, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """DCL on the crops that the detector's losses looked at."""
+        assert isinstance(self.detector, TwoPhase)
+        crops = outputs.crops
+        if crops is None:
+            return dual.nothing()
+        images = batch.images if batch.keys is None else batch.keys
+        keys: Any = dual.keys(images, self.detector.training_squares(batch.targets), batch.sizes)
+        masks = torch.cat([target["masks"] for target in batch.targets])[:, None].float()
+        boxes = torch.cat(crops.boxes)
+        places = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
+        side = crops.maps.shape[-1]
+        faces = crop_features(masks, torch.cat([places, boxes], dim=1), side, 1.0, samples=0)[:, 0]
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return dual(crops.maps, keys, faces, crops.labels)
 
     @torch.no_grad()
     def _detected(self, outputs: Any, batch: Batch) -> list[Target]:
@@ -177,6 +224,8 @@ class Comics(nn.Module):
         if self.momentum is not None and self.coarse is not None and self.training:
             self.coarse.remember()
             self.momentum.update()
+        if self.dual is not None and self.training:
+            self.dual.remember()
 
     def predict(self, images: Tensor, sizes: Sequence[Size]) -> list[Prediction]:
         """Detections of `images` (B, 3, H, W), whose valid parts are `sizes`.
@@ -187,10 +236,10 @@ class Comics(nn.Module):
         found: dict[int, Prediction] = {}
         for (height, width), members in _by_padded_size(sizes, images.shape[-2:]).items():
             # a part that is all of the batch is the batch itself
-            part = images if len(members) == len(images) else images[members]
+            part = (images if len(members) == len(images) else images[members])[..., :height, :width]
             own = [sizes[index] for index in members]
-            features = self.features(part[..., :height, :width], own)
-            found |= zip(members, self.detector.predict(self.detector.forward_heads(features), own), strict=True)
+            features = self.features(part, own)
+            found |= zip(members, self.detector.predict(self.detector.look(part, features), own), strict=True)
         return [found[index] for index in range(len(images))]
 
 

@@ -87,6 +87,7 @@ class Detector(nn.Module, ABC):
         channels: of the pyramid maps.
         mask_channels: of `roi_mask_features`.
         predicts_boxes: False when boxes are only drawn around masks (box scores are then left empty).
+        learns_from_features: False when `losses` asks for neither pyramid maps nor raw outputs made of them.
     """
 
     Settings: ClassVar[type[DetectorSettings]] = DetectorSettings
@@ -96,6 +97,7 @@ class Detector(nn.Module, ABC):
     channels: int
     mask_channels: int
     predicts_boxes: bool = True
+    learns_from_features: bool = True
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -128,11 +130,20 @@ class Detector(nn.Module, ABC):
 
     def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> Any:
         """Raw head outputs of `images` (B, 3, H, W), RGB in [0, 1], of `sizes` before they were padded to a multiple of 32."""
-        return self.forward_heads(self.extractor(self.normalise(images, sizes)))
+        return self.look(images, self.extractor(self.normalise(images, sizes)))
 
     @abstractmethod
     def forward_heads(self, features: list[Tensor]) -> Any:
         """Raw outputs of the heads on pyramid maps (B, C, H / stride, W / stride)."""
+
+    def look(self, images: Tensor, features: list[Tensor]) -> Any:
+        """Raw outputs on the pyramid maps of `images` (B, 3, H, W), RGB in [0, 1]: `forward_heads`, but for a detector that looks
+        at the pixels a second time."""
+        return self.forward_heads(features)
+
+    def initialised(self, name: str) -> tuple[Detector, str]:
+        """The part that a file of initial weights is for, and its kind: by default all of it, `name`."""
+        return self, name
 
     @abstractmethod
     def losses(self, outputs: Any, targets: list[Target], sizes: Sequence[Size]) -> dict[str, Tensor]:

@@ -27,7 +27,15 @@ from comics.params.datasets import (
 )
 from comics.params.detectors import DetectorSettings
 from comics.params.file import ParamsFile, json_schema
-from comics.params.objective import AttentionParams, CoarseParams, Component, FineParams, ObjectiveParams, ViewsParams
+from comics.params.objective import (
+    AttentionParams,
+    CoarseParams,
+    Component,
+    DualParams,
+    FineParams,
+    ObjectiveParams,
+    ViewsParams,
+)
 from comics.params.read import ENVIRONMENT, load
 from comics.params.reports import (
     METRICS,
@@ -76,6 +84,7 @@ __all__ = [
     "Dataset",
     "DetectorName",
     "DetectorSettings",
+    "DualParams",
     "EmbeddedDataset",
     "ErrorsFigure",
     "ExamplesFigure",

@@ -47,6 +47,10 @@ class DetectorSettings(Block):
     prepared: ClassVar[tuple[str, ...]] = ()
     """Files of the dataset's folder that training needs beside the images; a step of the workflow makes each."""
 
+    def of_checkpoint(self) -> DetectorSettings:
+        """The same for a network that gets its trained weights: no initial ones are read."""
+        return self
+
 
 @cache
 def _built_in() -> dict[str, type[DetectorSettings]]:

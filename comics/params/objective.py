@@ -1,4 +1,4 @@
-"""The parts of COMICS: views, attention, and the bi-grained objective."""
+"""The parts of COMICS: views, attention, and the bi-grained objective; and DCL, which it is compared with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from comics.params.block import Block, Probability
 
-Component = Literal["views", "attention", "coarse", "fine"]
+Component = Literal["views", "attention", "coarse", "fine", "dual"]
 
 
 class ViewsParams(Block):
@@ -109,8 +109,29 @@ class FineParams(Block):
     """Equation 7 as the mean over pixel pairs, to the letter as their sum, or the authors' code's sum of exponentials over them."""
 
 
+class DualParams(Block):
+    """DCL (Sun et al., AAAI 2022): dual contrastive learning on the crops of the two-phase detector."""
+
+    weight: float = Field(1.0, ge=0)
+    """Of both losses, beside the cross-entropy's 1."""
+    intra_weight: float = Field(0.1, ge=0)
+    """Of the intra-instance loss beside the inter-instance one."""
+    real_weight: float = Field(0.01, ge=0)
+    """Of real faces in the intra-instance loss, beside the fake ones' 1."""
+    temperature: float = Field(0.07, gt=0)
+    dim: int = Field(128, ge=2)
+    """Of an embedding."""
+    momentum: Probability = 0.99
+    """Of the momentum encoder."""
+    prototype_momentum: Probability = 0.9
+    pushed: int = Field(5, ge=1)
+    """Hard crops that enter a class's queue a step: those most similar to the other class's prototype."""
+    queue_size: int = Field(65_536, ge=1)
+    """Slots a class; a slot never filled is never a negative."""
+
+
 class ObjectiveParams(Block):
-    """The bi-grained objective (equation 9)."""
+    """The bi-grained objective (equation 9), and DCL's."""
 
     temperature: float = Field(0.7, gt=0)
     """tau, everywhere."""
@@ -119,6 +140,7 @@ class ObjectiveParams(Block):
     never change."""
     coarse: CoarseParams = CoarseParams()
     fine: FineParams = FineParams()
+    dual: DualParams = DualParams()
 
     @model_validator(mode="after")
     def _check(self) -> ObjectiveParams:

@@ -22,6 +22,7 @@ from comics.params.datasets import TEST_SPLITS, Dataset, given_files, splits_of
 from comics.params.file import ParamsFile
 from comics.params.mistakes import as_user_error
 from comics.params.objective import AttentionParams, ObjectiveParams, ViewsParams
+from comics.params.phases import faces_of, on_faces
 from comics.params.reports import (
     ComparisonFigure,
     ErrorsFigure,
@@ -143,11 +144,13 @@ class ResolvedRun(Block):
             run["model"][self.detector] = settings
         if self.start is not None:
             run["model"].update(weights="none", start=self.start.checkpoint_digest)
+            if faces_of(self.params) is not None:
+                run["model"][self.detector]["faces"] = self.start.checkpoint_digest  # whatever that run is called
         for component in ("views", "attention"):
             if component not in self.components:
                 del run[component]
         objective = self.params.objective.model_dump(mode="json")
-        parts = {part: objective[part] for part in ("coarse", "fine") if part in self.components}
+        parts = {part: objective[part] for part in ("coarse", "fine", "dual") if part in self.components}
         if parts:
             run["objective"] = {"temperature": objective["temperature"], "ramp": objective["ramp"], **parts}
         run["training"] = {key: value for key, value in run["training"].items() if key not in _NO_EFFECT}
@@ -179,6 +182,8 @@ class ResolvedRun(Block):
 
     def _with_weights(self, weights: str) -> ResolvedRun:
         model = self.model.model_copy(update={"weights": weights})
+        if weights == "none":
+            model = model.model_copy(update={"settings": model.settings.of_checkpoint()})
         return self.model_copy(update={"params": self.params.model_copy(update={"model": model})})
 
     @property
@@ -413,6 +418,15 @@ class Params:
 
     @cache  # noqa: B019 - one Params a process
     def _run_params(self, run: str) -> RunParams:
+        found = self._own_params(run)
+        faces = faces_of(found)
+        if faces is None:
+            return found
+        self._known(f"runs.{run}.model.{found.detector}.faces", faces, self.file.runs, "run")
+        return on_faces(found, self._own_params(faces), stated(self.file.runs[run]), f"runs.{run}", self.path)
+
+    def _own_params(self, run: str) -> RunParams:
+        """A run as its entry has it, without what it takes over from the run that finds its faces."""
         preset = {
             "training": self._preset(self.file.training),
             "model": self._preset(self.file.models),

@@ -14,6 +14,9 @@ from comics.params.block import Block, Name, Probability, partial, stated
 from comics.params.detectors import DetectorSettings, is_outside, names, settings_of
 from comics.params.objective import AttentionParams, Component, ObjectiveParams, ViewsParams
 
+TWO_PHASE = "two_phase"
+"""The detector whose faces another run may find (`comics.params.phases`)."""
+
 
 def _known_detector(name: str) -> str:
     """`name`, if it is a detector's; with pydantic's own error for a wrong choice otherwise."""
@@ -190,7 +193,7 @@ class RunParams(Block):
     detector: DetectorName = "blendmask"
     """One of this package (`comics detectors`), `module:Class`, or an entry point's name."""
     components: list[Component] = []
-    """Parts of COMICS that are on: views (DA), attention (FEA), coarse and fine (Bi-grained)."""
+    """Parts of COMICS that are on: views (DA), attention (FEA), coarse and fine (Bi-grained); or, of `two_phase`, dual (DCL)."""
     model: ModelParams = ModelParams()
     training: TrainingParams = TrainingParams()
     inference: InferenceParams = InferenceParams()
@@ -236,6 +239,9 @@ class RunParams(Block):
     def _check(self) -> RunParams:
         if len(set(self.components)) != len(self.components):
             raise ValueError("components lists one of them twice")
-        if "views" in self.components and "coarse" not in self.components and self.views.query == "clean":
+        if "views" in self.components and self.views.query == "clean" and not {"coarse", "dual"} & {*self.components}:
             raise ValueError("views.query is clean, which needs the component coarse: no view is left to augment")
+        from comics.params.phases import check_phases  # it knows runs
+
+        check_phases(self)
         return self

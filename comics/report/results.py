@@ -309,9 +309,8 @@ def read_rows(
 ) -> list[Row]:
     """The rows of `table` with their scores on `splits`.
 
-    An optional row without current results has none, on any of the splits, if the paper's row can stand in; with
-    `available`, so has any other row that lacks results and has none of another version of its run, also where there is
-    no row of the paper.
+    An optional row without current results has none, on any of the splits: the paper's row stands in, where it has one. With
+    `available`, so has any other row that lacks results and has none of another version of its run.
 
     Raises:
         NotCurrent: results of other rows are missing or no longer of their run: all of them, with the command.
@@ -326,8 +325,8 @@ def read_rows(
             for one in resolved_runs(params, row.run)
         }
         lacks = available and "missing" in found and found.isdisjoint(UNUSABLE)
-        stands_in = row.optional and row.paper is not None and "damaged" not in found  # damage is told, never covered
-        if not lacks and (found == {"current"} or not stands_in):
+        left_out = row.optional and "damaged" not in found  # damage is told, never covered
+        if not lacks and (found == {"current"} or not left_out):
             measured.append(row)
     require(
         [
@@ -413,8 +412,9 @@ def stale_rows(params: Params, table: TableParams, splits: Sequence[str], root: 
             stale = {path: one for path, one in paths.items() if state(path, one.digest, root) == "stale"}
             if stale:
                 outdated = [outdated_file(path, one, root) or path for path, one in stale.items()]
+                stands_in = "The table leaves out" if row.paper is None else "The paper's row stands in for"
                 warnings.append(
-                    f"The paper's row stands in for {row.run}: its results are of another version of the run. "
+                    f"{stands_in} {row.run}: its results are of another version of the run. "
                     f"Renew with: {renewal(stale, outdated)}"
                 )
     return warnings

@@ -17,6 +17,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "mask_rcnn": ROIS,
     "ms_rcnn": {**ROIS, "pyramid": "p3-p7"},
     "solo": {"grids": (12, 10, 8, 6, 4)},
+    "two_phase": {"classifier": "resnet18", "classifier_width": 0.25, "crop": 64},
 }
 """Of detectors whose published numbers are for images five times as large."""
 

@@ -282,6 +282,7 @@ STEPS = {
     "retinamask": 80,
     "solo": 160,
     "solov2": 60,
+    "two_phase": 80,
     "yolact": 90,
     "yolact_plus": 80,
 }

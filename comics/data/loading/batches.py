@@ -467,7 +467,11 @@ def training_loader(run: ResolvedRun, root: Path = Path(), ranks: int = 1, rank:
         )
     views = run.views if "views" in run.components else None
     dataset = ForensicsDataset(
-        annotations, training, run.seed, views, two_views=views is not None and "coarse" in run.components
+        annotations,
+        training,
+        run.seed,
+        views,
+        two_views=views is not None and bool(run.components & {"coarse", "dual"}),
     )
     return TrainingLoader(
         dataset,
