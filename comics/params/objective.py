@@ -119,11 +119,13 @@ class DualParams(Block):
     real_weight: float = Field(0.01, ge=0)
     """Of real faces in the intra-instance loss, beside the fake ones' 1."""
     temperature: float = Field(0.07, gt=0)
+    """tau of both losses."""
     dim: int = Field(128, ge=2)
     """Of an embedding."""
     momentum: Probability = 0.99
     """Of the momentum encoder."""
     prototype_momentum: Probability = 0.9
+    """Of a class's prototype, the running mean of its keys."""
     pushed: int = Field(5, ge=1)
     """Hard crops that enter a class's queue a step: those most similar to the other class's prototype."""
     queue_size: int = Field(65_536, ge=1)
