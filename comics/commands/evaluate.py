@@ -138,7 +138,6 @@ def power(
     split: Annotated[str, typer.Option(help="The test set.")] = "test_challenge",
     difference: Annotated[float, typer.Option(help="True difference to find, in points.", min=0.001)] = 1.0,
     chance: Annotated[float, typer.Option("--power", help="Chance to find it.", min=0.06, max=0.999)] = 0.8,
-    params: Annotated[Path, typer.Option(help="The params.yaml to read.")] = Path("params.yaml"),
 ) -> None:
     """How many seeds does a difference need? From the noise between the seeds of the runs whose results are here."""
     from rich.console import Console
@@ -152,7 +151,7 @@ def power(
     for option, word, known in (("metric", metric, METRICS), ("task", task, TASKS), ("split", split, SPLITS)):
         if word not in known:
             raise UserError(f"--{option}: there is no {option} '{word}'.", did_you_mean(word, known))
-    loaded = load(params)
+    loaded = load()
     scores: dict[str, list[float]] = {}
     for run in dict.fromkeys(map(loaded.canonical, loaded.runs)):
         if len(loaded.seeds(run)) > 1 and is_current(loaded, run, split):
@@ -162,7 +161,7 @@ def power(
     if noise is None:
         raise UserError(
             f"results/{loaded.dataset}: no run has current results of two seeds on {split}.",
-            "Give runs `seeds: [0, 1, 2]` in params.yaml and make their results (`snakemake claim` has three of each).",
+            "Give runs `seeds: [0, 1, 2]` in params.yaml and make their results (`snakemake claim` has eight of each).",
         )
     table = Table("run", "seeds", "mean", "standard deviation")
     for run, values in scores.items():

@@ -82,6 +82,9 @@ def test_power_is_told_from_the_seeds_that_there_are(project, monkeypatch):
         [100 * one["segmentation", "all", "face_AUC"] for one in read_run(project.params, run, "test_challenge").scores]
         for run in ARMS
     ]
+    absent = CliRunner().invoke(app(), ["power", "--params", "mine.yaml"])
+    assert isinstance(absent.exception, UserError)
+    assert "mine.yaml" in absent.exception.message
     noise = seed_noise(scores)
     assert f"between seeds {noise.deviation:.2f} points (12 degrees of freedom" in result.output
     assert f"by {seeds_needed(5, noise.deviation)} seeds of each run" in " ".join(result.output.split())
