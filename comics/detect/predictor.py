@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pycocotools import mask as rle
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from comics.classes import category_id
 from comics.data.loading.batches import evaluation_loader
 from comics.detectors.base import Prediction
+from comics.detectors.results import batch_results
 from comics.files import write_json
 from comics.model import Comics
 from comics.params import ResolvedRun
@@ -62,46 +59,6 @@ class Predictor:
             return self.model.predict(images, sizes)
 
 
-def to_original(prediction: Prediction, size: tuple[int, int], original: tuple[int, int]) -> Prediction:
-    """`prediction` made at `size` (height, width), in the pixels of the `original` size."""
-    if size == original:
-        return prediction
-    scale = torch.tensor([original[1] / size[1], original[0] / size[0]], device=prediction["boxes"].device)
-    masks = prediction["masks"]
-    if len(masks):
-        masks = interpolate(masks[:, None].float(), size=original, mode="bilinear", align_corners=False)[:, 0] >= 0.5
-    else:
-        masks = masks.new_zeros((0, *original))
-    return {**prediction, "boxes": prediction["boxes"] * scale.repeat(2), "masks": masks}
-
-
-def coco_results(prediction: Prediction, image_id: int, boxes: bool = True) -> list[dict[str, Any]]:
-    """`prediction` as entries of a COCO results file.
-
-    Args:
-        prediction: in the pixels of the original image.
-        image_id: the image's id.
-        boxes: whether the detector predicts boxes; without, entries have a segmentation only.
-    """
-    masks = prediction["masks"].to(torch.uint8).cpu().numpy()
-    codes = rle.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
-    corners = prediction["boxes"].double().cpu().numpy()
-    entries = []
-    mask_scores = prediction["mask_scores"].tolist() if "mask_scores" in prediction else None
-    for index, (score, label) in enumerate(
-        zip(prediction["scores"].tolist(), prediction["labels"].tolist(), strict=True)
-    ):
-        x1, y1, x2, y2 = corners[index].tolist()
-        entry: dict[str, Any] = {"image_id": image_id, "category_id": category_id(label), "score": score}
-        if mask_scores is not None:
-            entry["score_mask"] = mask_scores[index]
-        if boxes:
-            entry["bbox"] = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
-        entry["segmentation"] = {"size": list(codes[index]["size"]), "counts": codes[index]["counts"].decode()}
-        entries.append(entry)
-    return entries
-
-
 def predict_split(
     predictor: Predictor,
     split: str,
@@ -122,10 +79,8 @@ def predict_split(
     entries: list[dict[str, Any]] = []
     has_boxes = predictor.model.detector.predicts_boxes
     for batch in told(loader, len(loader), progress, f"{run.name} on {split}"):
-        for prediction, size, original, image_id in zip(
-            predictor(batch.images, batch.sizes), batch.sizes, batch.original_sizes, batch.image_ids, strict=True
-        ):
-            entries += coco_results(to_original(prediction, tuple(size), tuple(original)), image_id, has_boxes)
+        found = predictor(batch.images, batch.sizes)
+        entries += batch_results(found, batch.sizes, batch.original_sizes, batch.image_ids, has_boxes)
     write_json(output, entries)
     write_sidecar(
         output,

@@ -23,7 +23,8 @@ from comics.data.perturb import severity
 from comics.data.perturb.operations import WARPS, Pixels, generator_for, warp_image
 from comics.data.perturb.severity import FAMILY_OF, Severity
 from comics.data.perturb.split import warp_face
-from comics.detect.predictor import Predictor, coco_results, to_original
+from comics.detect.predictor import Predictor
+from comics.detectors.results import batch_results
 from comics.errors import UserError
 from comics.evaluation.scores import ALL, METRICS, evaluate
 from comics.params import ResolvedRun, RobustnessParams
@@ -117,10 +118,7 @@ def detections(predictor: Predictor, photos: Photos) -> list[dict[str, Any]]:
     ]
     for batch in map(collate, _batches(samples, run.inference.batch_size)):
         found = predictor(batch.images, batch.sizes)
-        for prediction, size, original, image_id in zip(
-            found, batch.sizes, batch.original_sizes, batch.image_ids, strict=True
-        ):
-            entries += coco_results(to_original(prediction, size, original), image_id, has_boxes)
+        entries += batch_results(found, batch.sizes, batch.original_sizes, batch.image_ids, has_boxes)
     return entries
 
 

@@ -41,6 +41,7 @@ from comics.params.reports import (
     METRICS,
     TASKS,
     ComparisonFigure,
+    CurvesFigure,
     ErrorsFigure,
     ExamplesFigure,
     FigureParams,
@@ -62,6 +63,7 @@ from comics.params.runs import (
     ModelParams,
     RunParams,
     TrainingParams,
+    ValidationParams,
 )
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "ComparisonFigure",
     "Component",
     "CrowdDataset",
+    "CurvesFigure",
     "CustomDataset",
     "Dataset",
     "DetectorName",
@@ -116,6 +119,7 @@ __all__ = [
     "TableRow",
     "Task",
     "TrainingParams",
+    "ValidationParams",
     "VideosDataset",
     "ViewsParams",
     "digest_of",

@@ -237,7 +237,24 @@ class ErrorsFigure(Block):
     style: ChartStyle = ChartStyle()
 
 
-FigureParams = Annotated[ScatterFigure | ExamplesFigure | ComparisonFigure | ErrorsFigure, Field(discriminator="kind")]
+class CurvesFigure(Block):
+    """What runs logged while they were trained: one panel a term, one line a run. Of each run's first seed."""
+
+    kind: Literal["curves"] = "curves"
+    caption: str
+    """Set under the figure."""
+    runs: list[str] = Field(["blendmask", "comics"], min_length=1)
+    """One line each."""
+    terms: list[str] = Field(
+        ["loss", "class", "box", "mask", "loss_coarse", "loss_intra", "loss_inter", "val/segmentation_AP"], min_length=1
+    )
+    """Columns of logs/metrics.csv, without `train/`; those that none of the runs has logged are left out."""
+    style: ChartStyle = ChartStyle()
+
+
+FigureParams = Annotated[
+    ScatterFigure | ExamplesFigure | ComparisonFigure | ErrorsFigure | CurvesFigure, Field(discriminator="kind")
+]
 """A figure; `kind` says which."""
 
 

@@ -25,6 +25,7 @@ from comics.params.objective import AttentionParams, ObjectiveParams, ViewsParam
 from comics.params.phases import faces_of, on_faces
 from comics.params.reports import (
     ComparisonFigure,
+    CurvesFigure,
     ErrorsFigure,
     FigureParams,
     ScatterFigure,
@@ -154,6 +155,10 @@ class ResolvedRun(Block):
         if parts:
             run["objective"] = {"temperature": objective["temperature"], "ramp": objective["ramp"], **parts}
         run["training"] = {key: value for key, value in run["training"].items() if key not in _NO_EFFECT}
+        if not self.training.ema:  # a later addition, which runs without it do not know
+            del run["training"]["ema"]
+        if not self.training.validation.decides:
+            del run["training"]["validation"]
         run["inference"] = {key: value for key, value in run["inference"].items() if key != "batch_size"}
         return {
             "code_version": TRAINING_CODE_VERSION,
@@ -284,6 +289,9 @@ class Params:
                 absent(f"tables.{name}", *table.splits)
         figures: dict[str, FigureParams] = {}
         for name, figure in self.file.figures.items():
+            if isinstance(figure, CurvesFigure):
+                figures[name] = figure
+                continue
             wanted = [figure.split] if isinstance(figure, ScatterFigure | ErrorsFigure) else figure.splits
             splits = [split for split in wanted if split in have]
             if not splits:
@@ -373,7 +381,7 @@ class Params:
                     )
                 for run in figure.highlight:
                     self._known(f"{key}.highlight", run, self.file.runs, "run")
-            elif isinstance(figure, ComparisonFigure | ErrorsFigure):
+            elif isinstance(figure, ComparisonFigure | ErrorsFigure | CurvesFigure):
                 for run in figure.runs:
                     self._known(f"{key}.runs", run, self.file.runs, "run")
         for name, study in self.studies.items():

@@ -133,6 +133,31 @@ class InferenceParams(Block):
     """Images predicted at a time; no effect on the result."""
 
 
+class ValidationParams(Block):
+    """Scores on the validation split during training. Where they choose nothing, they have no effect on the weights, and are not
+    in the digest."""
+
+    every: int = Field(0, ge=0)
+    """Epochs from one validation to the next; 0: none. The last epoch is always validated."""
+    metric: Literal["segmentation_AP", "segmentation_oLRP", "detection_AP", "detection_oLRP"] = "segmentation_AP"
+    """What the best epoch is best in: the mean over the classes."""
+    keep: Literal["last", "best"] = "last"
+    """The weights that become model.pt: those of the last epoch, or those of the best that was validated."""
+    patience: int = Field(0, ge=0)
+    """Validations in a row without a better one after which the training stops; 0: it never does."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether the scores have an effect on the weights."""
+        return self.keep == "best" or self.patience > 0
+
+    @model_validator(mode="after")
+    def _check(self) -> ValidationParams:
+        if self.decides and not self.every:
+            raise ValueError("every: keep and patience need validations; say how many epochs lie between two")
+        return self
+
+
 class TrainingParams(Block):
     """The optimisation. The defaults are the paper's; where it is silent, its authors' code's (docs/fidelity.md)."""
 
@@ -162,6 +187,9 @@ class TrainingParams(Block):
     """Share of `lr` that the first step has."""
     clip_gradient_norm: float = Field(0.0, ge=0)
     """Largest norm of the gradient; 0 leaves it alone."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of an exponential moving average of the weights, such as 0.9998, that becomes model.pt in their place; 0: none."""
+    validation: ValidationParams = ValidationParams()
     image_size: int = Field(1024, ge=32)
     """Longest side of an image in px, in training and in inference; smaller images are not enlarged."""
     crop: float = Field(0.9, gt=0, le=1)

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comics import reported
-from comics.params import ComparisonFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure, ScatterStyle
+from comics.params import (
+    ComparisonFigure,
+    CurvesFigure,
+    ErrorsFigure,
+    ExamplesFigure,
+    Params,
+    ScatterFigure,
+    ScatterStyle,
+)
 from comics.report.canvas import canvas, draw_leader, on_paper, place_texts, save
 from comics.report.labels import anchor, centred
 from comics.report.results import files_drawn, read_rows, runs_drawn
@@ -41,6 +49,10 @@ def draw(params: Params, name: str, output: Path, root: Path = Path(), *, availa
         from comics.report.errors import draw_errors
 
         return draw_errors(params, entry, output, root)
+    if isinstance(entry, CurvesFigure):
+        from comics.report.learning import draw_curves
+
+        return draw_curves(params, entry, output, root)
     from comics.report.gallery import draw_comparison, draw_examples
 
     if isinstance(entry, ExamplesFigure):

@@ -7,11 +7,9 @@ What cannot be rendered, because a result is missing or stale, says so in its pl
 from __future__ import annotations
 
 import base64
-import csv
 import html
 import io
 import json
-import math
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -32,6 +30,7 @@ from comics.params import (
     TASKS,
     TEST_SPLITS,
     ComparisonFigure,
+    CurvesFigure,
     ErrorsFigure,
     ExamplesFigure,
     Params,
@@ -41,6 +40,7 @@ from comics.params import (
 from comics.report import finding, robustness, study
 from comics.report.figures import draw
 from comics.report.gallery import read_photo, run_title, verdict_text
+from comics.report.learning import read_curves
 from comics.report.paper import figure_caption
 from comics.report.reliability import reliability_svg
 from comics.report.results import (
@@ -77,9 +77,6 @@ from comics.report.tables import (
     Table,
     build,
 )
-
-CURVE_POINTS = 240
-"""A loss curve is thinned to about this many points."""
 
 
 @dataclass
@@ -141,7 +138,7 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
             gallery.append({"name": name, "caption": plain(figure.caption), "problem": problem, **(made or {})})
     charts = []
     for name, figure in params.figures.items():
-        if isinstance(figure, ErrorsFigure):
+        if isinstance(figure, ErrorsFigure | CurvesFigure):
             made, problem = attempt(partial(_drawn, params, name, root), f"{params.reports}/figures/{name}.pdf")
             caption = plain(figure_caption(params, name))
             charts.append({"name": name, "title": _title(name), "caption": caption, "problem": problem, "image": made})
@@ -392,28 +389,6 @@ def _face_view(sample: Sample, face: Face) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------------------- runs
-
-
-def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The loss terms of a ``logs/metrics.csv``: name -> (step, value), thinned by averaging; empty without a file."""
-    if not path.exists():
-        return {}
-    curves: dict[str, list[tuple[int, float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            for key, text in line.items():
-                if key and key.startswith("train/") and text and line.get("step"):
-                    value = float(text)
-                    if math.isfinite(value):
-                        curves.setdefault(key.removeprefix("train/"), []).append((int(float(line["step"])), value))
-    return {name: _thinned(points) for name, points in curves.items()}
-
-
-def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    stride = math.ceil(len(points) / CURVE_POINTS)
-    groups = [points[start : start + stride] for start in range(0, len(points), stride)] if stride > 1 else []
-    means = [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups] or points
-    return [(step, float(f"{value:.5g}")) for step, value in means]
 
 
 def duration(seconds: float) -> str:

@@ -18,9 +18,10 @@ from pathlib import Path
 from comics import reported
 from comics.errors import UserError
 from comics.files import atomic_write, write_text
-from comics.params import ComparisonFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure
+from comics.params import ComparisonFigure, CurvesFigure, ErrorsFigure, ExamplesFigure, Params, ScatterFigure
 from comics.report.errors import ERRORS_RULE
 from comics.report.gallery import run_title
+from comics.report.learning import CURVES_RULE
 from comics.report.samples import EXAMPLES_RULE, differences_rule
 from comics.report.style import listing, sentence, templates, tex
 
@@ -56,6 +57,8 @@ def figure_caption(params: Params, name: str) -> str:
         parts.append(EXAMPLES_RULE)
     if isinstance(figure, ErrorsFigure):
         parts.append(ERRORS_RULE)
+    if isinstance(figure, CurvesFigure):
+        parts.append(CURVES_RULE)
     if isinstance(figure, ComparisonFigure):
         parts.append(differences_rule(figure, lambda run: run_title(params, run)))
     return " ".join(parts)

@@ -205,10 +205,17 @@ class Checkpoints(lightning.Callback):
         files: where to.
         minutes: between two checkpoints.
         interruption: what a signal is remembered in.
+        saved: called after a checkpoint between two batches, whose time is no waiting for data.
     """
 
-    def __init__(self, files: CheckpointFolder, minutes: float, interruption: Interruption) -> None:
-        self.files, self.seconds, self.interruption = files, 60 * minutes, interruption
+    def __init__(
+        self,
+        files: CheckpointFolder,
+        minutes: float,
+        interruption: Interruption,
+        saved: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.files, self.seconds, self.interruption, self.saved = files, 60 * minutes, interruption, saved
         self._saved = time.monotonic()
         self._step = -1
 
@@ -220,6 +227,7 @@ class Checkpoints(lightning.Callback):
         if trainer.global_step != self._step:
             trainer.save_checkpoint(self.files.path(trainer.global_step))
             self._step = trainer.global_step
+            self.saved()
         self._saved = time.monotonic()
 
     def on_train_batch_end(
@@ -241,7 +249,20 @@ class Checkpoints(lightning.Callback):
         if stop is not None or due:
             self._save(trainer)
         if stop is not None:
-            raise Interrupted(stop, f"step {trainer.global_step} is saved, the same command goes on from it")
+            raise self._interrupted(trainer, stop)
+
+    def stop_if_asked(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """To be called by all ranks together, of a step that is saved.
+
+        Raises:
+            Interrupted: a signal asked one of them to stop.
+        """
+        stop, _ = self._asked(pl_module.device, False)
+        if stop is not None:
+            raise self._interrupted(trainer, stop)
+
+    def _interrupted(self, trainer: lightning.Trainer, signum: int) -> Interrupted:
+        return Interrupted(signum, f"step {trainer.global_step} is saved, the same command goes on from it")
 
     def _asked(self, on: torch.device, due: bool) -> tuple[int | None, bool]:
         """Whether to stop, and whether to save: the same answer on all ranks."""

@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from comics.data.canonical.content import Content, content_of
-from comics.data.loading.batches import training_loader
+from comics.data.loading.batches import evaluation_loader, training_loader
 from comics.errors import UserError
 from comics.files import exclusive, read_json, write_json
 from comics.machine import peak_resident
@@ -38,6 +38,7 @@ from comics.training.progress import TrainingProgress
 from comics.training.signals import Interruption
 from comics.training.status import STATUS_NAME
 from comics.training.throughput import Throughput
+from comics.training.validation import Validation, require_boxes
 
 _LITTER = (".model.*.pt", ".run.*.json", ".model.pt.meta.*.json", "..progress.*.json", STATUS_NAME)
 """What `atomic_write` leaves of a killed training in its run's folder."""
@@ -136,6 +137,8 @@ def train(run: ResolvedRun, root: Path = Path()) -> Path:
             if count == 1:
                 return _train(run, root, gpus)
             training_loader(run, root, count)  # what is wrong is told once, before there are many
+            if training.validation.every:
+                evaluation_loader(run, "val", root)
             launch(run, root, count, gpus, "the last step is saved, the same command goes on from it")
     return folder / "model.pt"
 
@@ -151,13 +154,15 @@ def _train(run: ResolvedRun, root: Path, gpus: list[int]) -> Path:
     model = folder / "model.pt"
     if gpus:
         choose(gpus[rank()])
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for library in ("pytorch_lightning", "lightning_fabric"):  # that `srun` is there and not used, say
-        warnings.filterwarnings("ignore", module=library)
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", module=library)  # of a srun on the path, say, that is not used
     lightning.seed_everything(run.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
 
     loader = training_loader(run, root, ranks(), rank())
+    if run.training.validation.every:
+        evaluation_loader(run, "val", root)  # now rather than after an epoch
     data = content_of(root / run.annotations("train"))
     for pattern in _LITTER:
         for litter in folder.glob(pattern):
@@ -177,6 +182,7 @@ def _train(run: ResolvedRun, root: Path, gpus: list[int]) -> Path:
         load_weights(root / run.start.weights_file, run.start)  # refuses those of a run that has since changed
     steps_per_epoch = max(1, len(loader) // run.training.accumulate)
     module = TrainingModule(run.from_start(root), steps_per_epoch, folder, precision)
+    require_boxes(run, module.model.detector.predicts_boxes)
     if ranks() > 1:
         over_ranks(module.model)
     module.model.detector.prepare(root / "data" / run.dataset_name)
@@ -186,17 +192,26 @@ def _train(run: ResolvedRun, root: Path, gpus: list[int]) -> Path:
     if resume is not None:
         warn(f"{run.folder}: goes on from step {first_step}")
     with Interruption() as interruption, _full_disks_told(folder, files):
+        checkpoints = Checkpoints(files, run.training.checkpoint_minutes, interruption, throughput.from_here)
+        validation = Validation(run, root, checkpoints) if run.training.validation.every else None
         callbacks: list[lightning.Callback] = [
             expense,
             throughput,
             TrainingProgress(f"{run.name} seed {run.seed}", throughput, folder),
-            Checkpoints(files, run.training.checkpoint_minutes, interruption),
+            checkpoints,
+            *([validation] if validation else []),
         ]
         trainer = _trainer(run, folder, dtype, files, callbacks, first_step, gpus)
         trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+        if validation is not None and validation.due:  # the last one, interrupted: no step was left to begin with
+            validation.catch_up(trainer, module.to(device()))
         if rank():
             return model
-        save_weights(model, module.model, run, data.facts)
+        if validation is not None and "weights" in validation.best:
+            save_weights(model, validation.best["weights"], run, data.facts)
+        else:
+            with module.as_kept():
+                save_weights(model, module.model, run, data.facts)
         write_json(
             folder / "run.json",
             {
@@ -214,6 +229,8 @@ def _train(run: ResolvedRun, root: Path, gpus: list[int]) -> Path:
                 "versions": versions(),
                 **git_state(),
                 "steps": trainer.global_step,
+                "epochs": trainer.global_step // steps_per_epoch,
+                "validation": validation.report() if validation else None,
                 **expense.report(),
                 **throughput.report(),
                 "peak_memory": peak_memory(),

@@ -79,6 +79,7 @@ def launch(run: ResolvedRun, root: Path, count: int, gpus: Sequence[int], kept: 
         "MASTER_PORT": str(_free_port()),
         "COMICS_GPUS": ",".join(map(str, gpus)),
     }
+    shared.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns where no rank left a parameter out
     if not gpus:
         shared.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     with Interruption() as interruption:

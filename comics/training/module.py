@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from comics.gradients import gradient_norms
 from comics.model import Comics, LossTerms
 from comics.params import ResolvedRun, TrainingParams
 from comics.ranks import gather_objects, mean_over_ranks, world
+from comics.training.average import WeightAverage
 from comics.training.finite import LossWatch, broken_gradients, broken_terms, gradient_norm, save_for_inspection
 from comics.training.messages import warn
 from comics.weights.finite import some
@@ -80,6 +82,7 @@ class TrainingModule(lightning.LightningModule):
 
     Attributes:
         loss: of the last batch.
+        average: of the weights, which is kept in their place; None where there is none.
     """
 
     def __init__(
@@ -97,6 +100,11 @@ class TrainingModule(lightning.LightningModule):
         self._last: tuple[Batch, LossTerms] | None = None
         self.steps_per_epoch = steps_per_epoch
         self.model = Comics(run).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = WeightAverage(self.model, run.training.ema) if run.training.ema else None
+
+    def as_kept(self) -> AbstractContextManager[None]:
+        """While the block runs, the model has the weights that are evaluated and kept: the average, where there is one."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def configure_optimizers(self) -> Any:
         training = self.run.training
@@ -183,6 +191,8 @@ class TrainingModule(lightning.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.model.after_step()
+        if self.average is not None:
+            self.average.update()
 
     def configure_gradient_clipping(
         self,
@@ -198,6 +208,10 @@ class TrainingModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["comics_precision"] = self.precision_name
         checkpoint["comics_watch"] = self.watch.state()
+        if self.average is not None:
+            checkpoint["comics_average"] = self.average.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.watch.load(checkpoint["comics_watch"])
+        if self.average is not None:
+            self.average.load(checkpoint["comics_average"])

@@ -39,9 +39,9 @@ class Throughput(lightning.Callback):
             "data_wait_share": round(self.waiting / self.seconds, 4),
         }
 
-    def pause(self) -> None:
-        """What is done until the next batch is no waiting for it: a checkpoint, a validation."""
-        self._ready = None
+    def from_here(self) -> None:
+        """What was done since the last batch, a checkpoint, was no waiting for the next one."""
+        self._ready = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._ready = time.perf_counter()

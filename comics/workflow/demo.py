@@ -159,8 +159,9 @@ def side_by_side() -> int:
     return max(1, min(cores(), MOST_SIDE_BY_SIDE, psutil.virtual_memory().available // TRAINING_MEMORY))
 
 
-def _snakemake(*arguments: str, environment: Mapping[str, str] | None = None) -> int:
-    """Run Snakemake of this environment, with `environment` added to this process's own; return its exit code.
+def _snakemake(*arguments: str, environment: Mapping[str, str] | None = None, at_once: int = 1) -> int:
+    """Run Snakemake of this environment, with `environment` added to this process's own and so many trainings `at_once`;
+    return its exit code.
 
     On a terminal, bars below its output tell how far it is. An interruption is passed on to it and its steps, once, and
     waited for: it then lifts its lock.
@@ -180,7 +181,7 @@ def _snakemake(*arguments: str, environment: Mapping[str, str] | None = None) ->
         text=True,
         bufsize=1,
     ) as process:
-        shown = follow(process, console) if watched else None
+        shown = follow(process, console, at_once) if watched else None
         try:
             process.wait()
         except KeyboardInterrupt:
@@ -219,6 +220,7 @@ def _demo(params: Params) -> int:
         *("--cores", str(cores()), "--resources", f"gpu={at_once}"),
         *("--set-threads", f"train={threads}", f"predict={threads}"),
         environment={"OMP_NUM_THREADS": threads, "COMICS_START_THREADS": str(cores())},
+        at_once=at_once,
     )
     if code:
         print(

@@ -149,6 +149,8 @@ def figure_files(params: Params, name: str, made: Collection[str] = ()) -> list[
         runs = [resolved_runs(params, run)[0] for run in figure.runs]
         errors = dict.fromkeys(details_path(one, figure.split, "errors") for one in runs)
         return [str(file) for path in errors for file in (path, sidecar_path(path))]
+    if figure.kind == "curves":  # logs are no outputs, which Snakemake would delete before a training goes on
+        return list(dict.fromkeys(str(resolved_runs(params, run)[0].folder / "run.json") for run in figure.runs))
     files = [f"data/{params.dataset}/{split}/annotations.json" for split in figure.splits]
     if figure.kind == "comparison":
         files += score_files(params, figure.runs, figure.splits)
@@ -193,7 +195,7 @@ def _runs_drawn(params: Params, kind: str, name: str) -> list[str]:
     if kind == "figures":
         figure = params.figures[name]
         if figure.kind != "scatter":
-            return figure.runs if figure.kind in ("comparison", "errors") else []
+            return figure.runs if figure.kind in ("comparison", "errors", "curves") else []
         name = figure.table
     return [row.run for row in params.tables[name].rows if row.run]
 

@@ -1,6 +1,6 @@
 """A pipeline's output on a terminal, with live bars below it: the whole pipeline, and every training at work.
 
-What is done is read from Snakemake's own lines, how far a training is from the last line of its log.
+What is to be done and what is done is read from Snakemake's own lines, how far a training is from the last line of its log.
 """
 
 from __future__ import annotations
@@ -8,22 +8,79 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from comics.workflow.estimate import clock
+
 SECONDS = 1.0
 """Between two looks at the logs."""
 
 _STARTED = re.compile(r"Job (?P<job>\d+): .*\(progress: tail -f (?P<log>.+)\)")
-_FINISHED = re.compile(r"Finished jobid: (?P<job>\d+)\b")
+_FINISHED = re.compile(r"Finished jobid: (?P<job>\d+)\b(?: \(Rule: (?P<rule>\w+)\))?")
+_STATISTICS = re.compile(r"job +count\s*")
+_COUNT = re.compile(r"(?P<rule>\w+) +(?P<count>\d+)\s*")
 _DONE = re.compile(r"(?P<done>\d+) of (?P<total>\d+) steps \(\d+%\) done")
 _TRAINING = re.compile(
     r"(?P<title>[^\n]+): step (?P<step>\d+)/(?P<total>\d+), loss (?P<loss>[^\s,]+)[^\n]*?, (?P<left>[\d:]+) left"
 )
 _TAIL = 2000  # bytes of a log that surely hold its last line
+
+COSTS = {
+    "make_dataset": 60.0,
+    "train": 60.0,
+    "predict": 10.0,
+    "encode_masks": 10.0,
+    "compare_table": 12.0,
+    "page": 8.0,
+    "figure": 4.0,
+}
+"""Seconds that a job of each rule takes one core of an AMD EPYC, on the embedded dataset (docs/performance.md)."""
+OTHER_COST = 3.0
+_TRUSTED = 60.0  # of those seconds: so much is done until what was measured counts as much as what was expected
+
+
+class Estimate:
+    """How long a pipeline has still to go: by what its jobs cost elsewhere, at the speed at which they are done here.
+
+    Args:
+        at_once: jobs that run side by side, which is the speed before anything is known.
+        clock: seconds, of any origin.
+    """
+
+    def __init__(self, at_once: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self.at_once, self.clock = at_once, clock
+        self.ahead: dict[str, int] = {}
+        """Rule -> jobs that are not finished."""
+        self.done = 0.0
+        self.start = clock()
+
+    def plan(self, rule: str, count: int) -> None:
+        self.ahead[rule] = count
+
+    def finished(self, rule: str) -> None:
+        if self.ahead.get(rule):
+            self.ahead[rule] -= 1
+            self.done += COSTS.get(rule, OTHER_COST)
+
+    def left(self, trainings: float = 0.0) -> float | None:
+        """Seconds; None while it is not known what is to be done.
+
+        Args:
+            trainings: how many trainings the parts add up to that are done of those at work.
+        """
+        ahead = sum(count * COSTS.get(rule, OTHER_COST) for rule, count in self.ahead.items())
+        if not ahead:
+            return None
+        partly = trainings * COSTS["train"]
+        done = self.done + partly
+        speed = (done + _TRUSTED) / (self.clock() - self.start + _TRUSTED / self.at_once)
+        return max(0.0, ahead - partly) / speed
 
 
 def last_step(log: Path) -> re.Match[str] | None:
@@ -43,9 +100,12 @@ class Watch:
 
     Args:
         console: where the lines and the bars go.
+        estimate: of the time that is left.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, estimate: Estimate | None = None) -> None:
+        self.estimate = estimate or Estimate()
+        self._counting = False
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -68,34 +128,51 @@ class Watch:
             self.trainings[started["job"]] = Path(started["log"]), task
         elif finished := _FINISHED.search(text):
             self._end(finished["job"])
+            self.estimate.finished(finished["rule"] or "")
         elif done := _DONE.search(text):
-            if self.whole is None:
-                self.whole = self.progress.add_task("all", total=int(done["total"]), unit="jobs", remark="")
-            self.progress.update(self.whole, completed=int(done["done"]), total=int(done["total"]))
+            self._whole(int(done["done"]), int(done["total"]))
+        elif _STATISTICS.fullmatch(text):
+            self._counting = self.whole is None  # not those at the end of a dry run
+        elif self._counting and (counted := _COUNT.fullmatch(text)):
+            if counted["rule"] == "total":
+                self._counting = False
+                self._whole(0, int(counted["count"]))
+            else:
+                self.estimate.plan(counted["rule"], int(counted["count"]))
+
+    def _whole(self, done: int, total: int) -> None:
+        if self.whole is None:
+            self.whole = self.progress.add_task("all", total=total, unit="jobs", remark="")
+        self.progress.update(self.whole, completed=done, total=total)
 
     def _end(self, job: str) -> None:
         if job in self.trainings:
             self.progress.remove_task(self.trainings.pop(job)[1])
 
     def look(self) -> None:
-        """Bring the bars of the trainings to where their logs are."""
+        """Bring the bars of the trainings to where their logs are, and tell the time left of the whole."""
+        parts = 0.0
         for log, task in list(self.trainings.values()):
             if step := last_step(log):
+                parts += int(step["step"]) / max(1, int(step["total"]))
                 self.progress.update(
                     task,
                     completed=int(step["step"]),
                     total=int(step["total"]),
                     remark=f"{step['left']} left, loss {step['loss']}",
                 )
+        if self.whole is not None and (left := self.estimate.left(parts)) is not None:
+            self.progress.update(self.whole, remark=f"about {clock(left)} left")
 
 
-def follow(process: subprocess.Popen[str], console: Console) -> threading.Thread:
-    """Show `process`, whose output is a pipe, until it ends; the thread that does so, already started."""
+def follow(process: subprocess.Popen[str], console: Console, at_once: int = 1) -> threading.Thread:
+    """Show `process`, whose output is a pipe and whose jobs run so many `at_once`, until it ends; the thread that does so,
+    already started."""
     output = process.stdout
     assert output is not None
 
     def show(lines: IO[str]) -> None:
-        watch = Watch(console)
+        watch = Watch(console, Estimate(at_once))
         ended = threading.Event()
 
         def look() -> None:

@@ -356,8 +356,9 @@ def test_two_processes_on_a_processor_train_as_one_and_stop_together(project: Pa
     folder = folder_of(project, run)
     shutil.rmtree(folder, ignore_errors=True)
     text = (project / "params.yaml").read_text()
+    shared = text.replace("batch_size: 3", "batch_size: 4\n    ema: 0.5\n    validation: {every: 4}")
     try:
-        (project / "params.yaml").write_text(text.replace("batch_size: 3", "batch_size: 4\n    devices: 2"))
+        (project / "params.yaml").write_text(shared.replace("batch_size: 4", "batch_size: 4\n    devices: 2"))
         log = project / f"{run}.log"
         log.unlink(missing_ok=True)
         with training(project, run) as process:
@@ -367,17 +368,22 @@ def test_two_processes_on_a_processor_train_as_one_and_stop_together(project: Pa
         assert "Traceback" not in log.read_text()
         code, said = train(project, run)
         assert code == 0, said
-        shared = weights(project, run)
+        assert "Warning" not in said
+        assert "Initializing" not in said
+        ours = weights(project, run)
         described = read_json(folder / "run.json")
         assert described["devices"] == 2
         assert described["resumed"]
         shutil.rmtree(folder)
-        (project / "params.yaml").write_text(text.replace("batch_size: 3", "batch_size: 4"))
+        (project / "params.yaml").write_text(shared)
         assert train(project, run)[0] == 0
-        alone = weights(project, run)
-        assert read_json(folder / "run.json")["digest"] == described["digest"]
+        alone, told = weights(project, run), read_json(folder / "run.json")
+        assert told["digest"] == described["digest"]
+        assert [one["epochs"] for one in described["validation"]["history"]] == [4]
+        for one, other in zip(described["validation"]["history"], told["validation"]["history"], strict=True):
+            assert one["scores"] == pytest.approx(other["scores"], abs=1e-3)
         for name, value in alone.items():
             if value.is_floating_point():  # rounding alone differs
-                torch.testing.assert_close(shared[name], value, rtol=1e-2, atol=1e-3, msg=name)
+                torch.testing.assert_close(ours[name], value, rtol=1e-2, atol=1e-3, msg=name)
     finally:
         (project / "params.yaml").write_text(text)

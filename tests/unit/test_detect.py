@@ -220,7 +220,8 @@ def test_what_is_no_picture_is_refused(model, bad):
 
 
 def test_the_same_detections_as_the_pipelines_step(weights, model, tmp_path):
-    from comics.detect.predictor import Predictor, coco_results
+    from comics.detect.predictor import Predictor
+    from comics.detectors.results import coco_results
     from comics.evaluation.verdicts import faces
 
     run = run_of()

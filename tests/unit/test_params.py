@@ -192,3 +192,19 @@ def test_a_run_that_is_not_there_is_offered_the_nearest(params: Params) -> None:
     with pytest.raises(UserError) as caught:
         params.resolve("plian")
     assert "'plain'" in caught.value.remedy
+
+
+def digest(folder: Path, training: str) -> str:
+    return load(write(folder, SMALL.replace("plain: {}", f"plain: {{training: {training}}}"))).resolve("plain").digest
+
+
+def test_an_average_and_validations_that_decide_are_part_of_the_digest_and_others_are_not(tmp_path: Path) -> None:
+    usual = digest(tmp_path, "{}")
+    assert "ema" not in load(write(tmp_path, SMALL)).resolve("plain").description["training"]
+    for nothing in ("{ema: 0}", "{validation: {every: 2}}", "{validation: {every: 1, metric: detection_AP}}"):
+        assert digest(tmp_path, nothing) == usual
+    others = ["{ema: 0.9}", "{validation: {every: 1, keep: best}}", "{validation: {every: 1, patience: 3}}"]
+    others.append("{validation: {every: 2, keep: best}}")
+    assert len({usual, *(digest(tmp_path, one) for one in others)}) == 5
+    with pytest.raises(UserError, match=r"validation.*keep and patience need validations"):
+        load(write(tmp_path, SMALL.replace("{epochs: 2", "{validation: {keep: best}, epochs: 2"))).resolve("plain")

@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from comics.workflow.watch import Watch, follow, last_step
+from comics.workflow.watch import COSTS, OTHER_COST, Estimate, Watch, follow, last_step
 
 
 @pytest.fixture
@@ -61,3 +61,49 @@ def test_every_line_of_the_process_is_shown(console):
     shown = console.file.getvalue()
     assert "Job 1: [bold]Make[/bold]" in shown
     assert "3/4 jobs" in shown
+
+
+STATISTICS = """Job stats:
+job             count
+------------  -------
+make_dataset        1
+train               3
+evaluate            6
+total              10
+"""
+
+
+def test_the_time_left_is_there_from_the_statistics_on_and_follows_what_is_measured(console, tmp_path):
+    now = [100.0]
+    watch = Watch(console, Estimate(2, lambda: now[0]))
+    for line in STATISTICS.splitlines():
+        watch.line(line)
+    watch.look()
+    whole = COSTS["make_dataset"] + 3 * COSTS["train"] + 6 * OTHER_COST
+    assert watch.estimate.left() == pytest.approx(
+        whole / 2
+    )  # two at once, at the speed of the machine that was measured
+    assert bars(watch) == {"all": (0, 10, "about 2 min 09 s left")}
+    now[0] += COSTS["make_dataset"]  # at half of that speed
+    watch.line("Finished jobid: 4 (Rule: make_dataset)")
+    watch.line("1 of 10 steps (10%) done")
+    once = watch.estimate.left()
+    assert (whole - COSTS["make_dataset"]) / 2 < once < whole - COSTS["make_dataset"]
+    log = tmp_path / "da" / "seed1" / "train.log"
+    log.parent.mkdir(parents=True)
+    watch.line(f"Job 9: Train da, seed 1 (progress: tail -f {log})")
+    log.write_text("da seed 1: step 150/200, loss 2.345, 0:02:01 left\n")
+    watch.look()
+    assert watch.estimate.left(0.75) < once - 0.5 * COSTS["train"] / 2
+    for _ in range(3):
+        watch.line("Finished jobid: 9 (Rule: train)")
+    for number in range(6):
+        watch.line(f"Finished jobid: {number} (Rule: evaluate)")
+    assert watch.estimate.left() is None  # nothing
+
+
+def test_without_statistics_nothing_is_said(console):
+    watch = Watch(console)
+    watch.line("3 of 10 steps (30%) done")
+    watch.look()
+    assert bars(watch) == {"all": (3, 10, "")}

@@ -101,7 +101,9 @@ def test_the_demo_gives_each_training_its_share_of_the_cores(monkeypatch, projec
     monkeypatch.chdir(project)
     monkeypatch.setattr(demo, "side_by_side", lambda: 2)
     monkeypatch.setattr(demo, "cores", lambda: 5)
-    monkeypatch.setattr(demo, "_snakemake", lambda *words, environment=None: called.append((words, environment)) or 1)
+    monkeypatch.setattr(
+        demo, "_snakemake", lambda *words, environment=None, at_once=1: called.append((words, environment)) or 1
+    )
     assert demo.demo(load(project / "params.yaml")) == 1
     words, environment = called[-1]
     assert words[: len(DEMO_TARGETS)] == DEMO_TARGETS

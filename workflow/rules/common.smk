@@ -104,6 +104,11 @@ def start_of(wildcards):
     return [] if start is None else str(start.weights_file)
 
 
+def validated_on(wildcards):
+    """What a run is validated on while it is trained."""
+    return needed("val") if resolved(wildcards).training.validation.every else []
+
+
 def annotations(split):
     """The canonical COCO file of `split`."""
     return f"data/{PARAMS.dataset}/{split}/annotations.json"

@@ -8,6 +8,7 @@ rule train:
         train=lambda wildcards: needed("train"),
         prepared=prepared_for,
         start=start_of,
+        validated=validated_on,
     output:
         model=ensure(f"{RUN_FOLDER}/model.pt", non_empty=True),
         description=ensure(f"{RUN_FOLDER}/run.json", non_empty=True),

@@ -7,6 +7,7 @@ on how many workers load it, or on where a training was interrupted.
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -493,15 +494,20 @@ class SizeBatches(Sampler[list[int]]):
     Args:
         sizes: (height, width) of all images.
         batch_size: images a batch, at most.
+        ranks, rank: processes that share the batches, and which of them this is.
+
+    Attributes:
+        rounds: batches of the process that has most of them.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int) -> None:
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, ranks: int = 1, rank: int = 0) -> None:
         groups: dict[tuple[int, int], list[int]] = {}
         for row, (height, width) in enumerate(sizes):
             groups.setdefault((padded(height), padded(width)), []).append(row)
-        self.batches = sorted(
+        batches = sorted(
             rows[start : start + batch_size] for rows in groups.values() for start in range(0, len(rows), batch_size)
         )
+        self.batches, self.rounds = batches[rank::ranks], math.ceil(len(batches) / ranks)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -510,8 +516,23 @@ class SizeBatches(Sampler[list[int]]):
         return iter(self.batches)
 
 
-def evaluation_loader(run: ResolvedRun, split: str, root: Path = Path()) -> DataLoader[Batch]:
+def evaluation_loader(
+    run: ResolvedRun,
+    split: str,
+    root: Path = Path(),
+    ranks: int = 1,
+    rank: int = 0,
+    *,
+    within_training: bool = False,
+) -> DataLoader[Batch]:
     """Batches of `split`, each of images of one padded size, which are as they are but for the longest side.
+
+    Args:
+        run: whose batches.
+        split: its name.
+        root: of the project.
+        ranks, rank: processes that share the batches, and which of them this is.
+        within_training: signals are the training's, which ends in its own time.
 
     Raises:
         UserError: the split is not there.
@@ -522,7 +543,8 @@ def evaluation_loader(run: ResolvedRun, split: str, root: Path = Path()) -> Data
     sizes = [fit(height, width, run.training.image_size).size for height, width in sides]
     return Loader(
         dataset,
-        batch_sampler=SizeBatches(sizes, run.inference.batch_size),
+        batch_sampler=SizeBatches(sizes, run.inference.batch_size, ranks, rank),
         num_workers=run.training.workers,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_signals if within_training else None,
     )

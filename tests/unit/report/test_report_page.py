@@ -261,22 +261,6 @@ def test_an_empty_project_gives_a_page_that_says_what_to_do(project):
     assert "not trained" in text
 
 
-def test_curves_are_thinned_and_leave_out_what_is_not_finite(tmp_path):
-    path = tmp_path / "metrics.csv"
-    rows = [
-        "step,epoch,train/loss,val/AP",
-        *(f"{step},0,{step}," for step in range(1000)),
-        "1000,1,nan,",
-        "1001,1,,0.5",
-    ]
-    path.write_text("\n".join(rows) + "\n")
-    curves = page.read_curves(path)
-    assert list(curves) == ["loss"]
-    assert len(curves["loss"]) <= page.CURVE_POINTS
-    assert curves["loss"][0] == (4, 2.0)  # five steps in one point: their mean, at their last step
-    assert page.read_curves(tmp_path / "none.csv") == {}
-
-
 def test_durations_are_read_easily():
     assert [page.duration(seconds) for seconds in (45, 200, 3720)] == ["45 s", "3 min 20 s", "1 h 02 min"]
 
