@@ -72,7 +72,7 @@ def test_networks_see_what_the_references_see_in_training(name: str) -> None:
         outputs = (
             detector(batch.images, batch.sizes)
             if seen is None
-            else detector.forward_heads(detector.extractor(seen.contiguous(memory_format=torch.channels_last)))
+            else detector.look(batch.images, detector.extractor(seen.contiguous(memory_format=torch.channels_last)))
         )
         losses.append(detector.losses(outputs, batch.targets, batch.sizes))
     for term in losses[0]:
