@@ -43,8 +43,9 @@ def app() -> typer.Typer:
         name="comics",
         help="Find every face, tell real from fake, outline it: data, training, evaluation and reports.",
         no_args_is_help=True,
+        rich_markup_mode=None,  # rich's boxes around help and mistakes take longer than all the rest of a mistake
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
     root.callback()(options)
     for group in _GROUPS:
@@ -121,15 +122,13 @@ def train_rank() -> None:
 
 def guarded(work: Callable[[], object]) -> None:
     """Do `work`; what it raises for the user to read ends the process with its code."""
-    from rich.console import Console
-
     try:
         work()
     except UserError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(error.message, style="bold red", markup=False)
+        bold_red = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        print(f"\033[1;31m{error.message}\033[0m" if bold_red else error.message, file=sys.stderr)
         if error.remedy:
-            console.print(error.remedy, markup=False)
+            print(error.remedy, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("Interrupted: run the same command again to go on.", file=sys.stderr)

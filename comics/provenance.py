@@ -8,6 +8,7 @@ disk, a copy or a hand has changed since it was written is refused where it is r
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def made_elsewhere(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The sidecar of `path`, or an empty dict where there is none (a file of somebody else's, say)."""
     sidecar = sidecar_path(path)
-    if not sidecar.exists():
+    if not os.path.exists(sidecar):
         return {}
     fields = read_json(sidecar)
     if not isinstance(fields, dict):
@@ -57,7 +58,11 @@ def is_intact(path: str | os.PathLike[str]) -> bool:
 
     Without a sidecar nothing is known against it; a sidecar that tells no SHA-256 is no sidecar of this version.
     """
-    fields = read_sidecar(path)
+    return fits(path, read_sidecar(path))
+
+
+def fits(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> bool:
+    """As `is_intact`, where the sidecar has been read: `fields`."""
     if not fields:
         return True
     # The size is told by the file system; a file of another size need not be read.

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from operator import itemgetter
 from pathlib import Path
 
 from comics.errors import UserError
@@ -16,6 +20,8 @@ Key = tuple[str, str, str]
 MEASURED = (*METRICS, "oLRP_threshold")
 """Every column of a scores file that holds a number: a fraction, or an empty cell where it is undefined."""
 
+_MOST = 1 + 1e-9
+"""Sums of fractions may round up."""
 _REMEDY = "Make the file again with `comics evaluate`."
 
 
@@ -36,27 +42,56 @@ def read_score_file(path: str | os.PathLike[str]) -> dict[Key, float | None]:
     scores: dict[Key, float | None] = {}
     classes: dict[str, set[str]] = {task: set() for task in TASKS}
     try:
-        columns = next(reader, [])
-        lacks = [name for name in ("task", "class", *MEASURED) if columns.count(name) != 1]
+        columns = tuple(next(reader, ()))
+        lacks, named, measured = _header(columns)
         if lacks:
             raise UserError(f"{path}: not a scores file: its columns have no {', '.join(lacks)}.", _REMEDY)
         for cells in reader:
             place = f"{path}: line {reader.line_num}"
             if len(cells) != len(columns):
                 raise UserError(f"{place}: {len(cells)} cells under {len(columns)} columns: it is cut.", _REMEDY)
-            line = dict(zip(columns, cells, strict=True))
-            task, name = line["task"], line["class"]
+            task, name = named(cells)
             if task not in classes or not name or name in classes[task]:
                 raise UserError(f"{place}: {task!r}, {name!r}: no such task, or a second line of it.", _REMEDY)
             classes[task].add(name)
-            for metric in MEASURED:
-                scores[task, name, metric] = _fraction(line[metric], f"{place}, column {metric}")
+            scores.update(zip(_keys(task, name), _fractions(measured(cells), place), strict=True))
     except csv.Error as error:
         raise UserError(f"{path}: not a scores file ({error}).", _REMEDY) from None
     first, *others = classes.values()
     if "all" not in first or any(other != first for other in others) or not text.endswith("\n"):
         raise UserError(f"{path}: it is cut: each task and class has one line.", _REMEDY)
     return scores
+
+
+_Cells = Callable[[Sequence[str]], tuple[str, ...]]
+
+
+@cache
+def _header(columns: tuple[str, ...]) -> tuple[list[str], _Cells, _Cells]:
+    """Of the first line of a file, and so of every file: the columns that are not there once, and what takes task and
+    class, and what is under `MEASURED`, from a line."""
+    lacks = [name for name in ("task", "class", *MEASURED) if columns.count(name) != 1]
+    if lacks:
+        return lacks, tuple, tuple
+    places = {name: index for index, name in enumerate(columns)}
+    return [], itemgetter(places["task"], places["class"]), itemgetter(*(places[metric] for metric in MEASURED))
+
+
+@cache
+def _keys(task: str, name: str) -> list[Key]:
+    return [(task, name, metric) for metric in MEASURED]
+
+
+def _fractions(cells: Sequence[str], place: str) -> list[float | None]:
+    """The cells of a line under `MEASURED`, all at once; one by one where something is wrong, to say which."""
+    try:
+        values = [float(cell) if cell else None for cell in cells]
+        known = [value for value in values if value is not None]
+        if not known or (min(known) >= 0 and max(known) <= _MOST and not math.isnan(sum(known))):
+            return values
+    except ValueError:
+        pass
+    return [_fraction(cell, f"{place}, column {metric}") for cell, metric in zip(cells, MEASURED, strict=True)]
 
 
 def _fraction(text: str, place: str) -> float | None:
@@ -66,6 +101,6 @@ def _fraction(text: str, place: str) -> float | None:
         value = float(text)
     except ValueError:
         raise UserError(f"{place}: {text[:40]!r} is not a number.", _REMEDY) from None
-    if not 0 <= value <= 1 + 1e-9:  # NaN is neither; sums of fractions may round up
+    if not 0 <= value <= _MOST:  # NaN is neither
         raise UserError(f"{place}: {value} is not between 0 and 1.", _REMEDY)
     return value

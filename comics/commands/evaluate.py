@@ -40,12 +40,16 @@ def evaluate(
     """Average precision, oLRP, and verdicts on faces, images and pixels, of anybody's detections in COCO's format."""
     from dataclasses import astuple
 
+    from comics.files import require_there
+    from comics.provenance import made_by, made_elsewhere, require_intact, write_sidecar
+
+    for path in (ground_truth, detections):
+        require_there(path)
+    require_intact(detections, _CHANGED)
     from comics.evaluation import bootstrap, judged, match_tasks, score, write_scores
     from comics.evaluation.printing import as_text
     from comics.evaluation.scores import read_inputs, tasks_of, write_table
-    from comics.provenance import made_by, made_elsewhere, require_intact, write_sidecar
 
-    require_intact(detections, _CHANGED)
     fields = made_by(detections) or made_elsewhere(detections)
     truth, found = read_inputs(ground_truth, detections)
     detailed = resamples is not None or details is not None
@@ -94,6 +98,10 @@ def compare(
     from rich.table import Table
 
     from comics.errors import UserError, did_you_mean
+    from comics.files import require_there
+
+    for path in (ground_truth, first, second):
+        require_there(path)
     from comics.evaluation import METRICS
     from comics.evaluation import compare as paired
     from comics.evaluation.resampling import COMPARED

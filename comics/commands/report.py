@@ -42,10 +42,12 @@ def table(
 ) -> None:
     """Render a table of params.yaml: LaTeX, Markdown and CSV."""
     from comics.params import load
+
+    loaded = load()
+    loaded.require("tables", name)
     from comics.report.results import not_made, stale_rows
     from comics.report.tables import build, table_params, write
 
-    loaded = load()
     entry = table_params(loaded, name)
     for warning in stale_rows(loaded, entry, entry.splits):
         print(warning, file=sys.stderr)
@@ -70,11 +72,13 @@ def figure(
 ) -> None:
     """Render a figure of params.yaml: PDF, SVG and PNG."""
     from comics.params import load
+
+    loaded = load()
+    loaded.require("figures", name)
     from comics.report.canvas import FORMATS
     from comics.report.figures import draw, draw_placeholder
     from comics.report.results import NotMade, not_made, renewal
 
-    loaded = load()
     target = loaded.reports / "figures" / f"{name}.pdf"
     path = output or target
     try:
@@ -137,12 +141,14 @@ def compare_table(
     name: Annotated[str, typer.Argument(help="A table of params.yaml.")],
 ) -> None:
     """Find the rows of a table that are not significantly different from its best, for the table to mark."""
-    from comics.evaluation import PairedTests
     from comics.params import load
+
+    loaded = load()
+    loaded.require("tables", name)
+    from comics.evaluation import PairedTests
     from comics.report.comparison import write_comparison
     from comics.report.tables import comparison_path
 
-    loaded = load()
     output = comparison_path(loaded, name)
     with bars() as progress:
         count = write_comparison(loaded, name, output, PairedTests, progress=progress)

@@ -24,6 +24,7 @@ from comics.params.datasets import (
     VideosDataset,
     given_files,
     splits_of,
+    trained_from,
 )
 from comics.params.detectors import DetectorSettings
 from comics.params.file import ParamsFile, json_schema
@@ -128,4 +129,5 @@ __all__ = [
     "load",
     "partial",
     "splits_of",
+    "trained_from",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -184,6 +184,23 @@ def splits_of(block: Block) -> list[str]:
     if isinstance(block, MasksDataset | VideosDataset):
         return [split for split in SPLITS if split in block.splits]
     return [split for split in SPLITS if not isinstance(block, CustomDataset) or split in block.annotations]
+
+
+_OTHER_SPLITS = ("val", "test_dev", "test_challenge", "challenge_level")
+"""Fields of an embedded dataset that say nothing of its training split."""
+
+
+def trained_from(block: Block) -> dict[str, Any]:
+    """What decides the training split of a dataset, as plain JSON values.
+
+    What an embedded one's other splits are stands there by its default, and is not left out: so weights from before sizes of
+    test splits left the digest are still those of their run.
+    """
+    values = block.model_dump(mode="json")
+    if isinstance(block, EmbeddedDataset):
+        fields = type(block).model_fields
+        values |= {name: fields[name].get_default() for name in _OTHER_SPLITS}
+    return values
 
 
 def given_files(block: Block) -> list[str]:

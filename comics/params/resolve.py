@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from comics import reported
 from comics.errors import UserError, did_you_mean
 from comics.params.block import Block, merge, stated
-from comics.params.datasets import TEST_SPLITS, Dataset, given_files, splits_of
+from comics.params.datasets import TEST_SPLITS, Dataset, given_files, splits_of, trained_from
 from comics.params.file import ParamsFile
 from comics.params.mistakes import as_user_error
 from comics.params.objective import AttentionParams, ObjectiveParams, ViewsParams
@@ -54,10 +54,12 @@ RULES = frozenset(
         "encode_masks",
         "evaluate",
         "evaluate_elsewhere",
+        "evaluate_other",
         "fetch_dataset",
         "figure",
         "figures",
         "make_dataset",
+        "make_other_splits",
         "measure_robustness",
         "page",
         "paper",
@@ -139,10 +141,11 @@ class ResolvedRun(Block):
     def description(self) -> dict[str, Any]:
         """What decides the results, as plain JSON values. Blocks of components that are off are left out, so that two
         runs that train the same network are one."""
-        run = self.params.model_dump(mode="json", exclude={"title", "seeds", "components", "objective"})
-        settings = run["model"].pop("settings")
-        if settings:
-            run["model"][self.detector] = settings
+        stated = self.params.as_json
+        run = {key: value for key, value in stated.items() if key not in ("title", "seeds", "components", "objective")}
+        run["model"] = {key: value for key, value in stated["model"].items() if key != "settings"}
+        if settings := stated["model"]["settings"]:
+            run["model"][self.detector] = dict(settings)
         if self.start is not None:
             run["model"].update(weights="none", start=self.start.checkpoint_digest)
             if faces_of(self.params) is not None:
@@ -150,7 +153,7 @@ class ResolvedRun(Block):
         for component in ("views", "attention"):
             if component not in self.components:
                 del run[component]
-        objective = self.params.objective.model_dump(mode="json")
+        objective = stated["objective"]
         parts = {part: objective[part] for part in ("coarse", "fine", "dual") if part in self.components}
         if parts:
             run["objective"] = {"temperature": objective["temperature"], "ramp": objective["ramp"], **parts}
@@ -174,8 +177,12 @@ class ResolvedRun(Block):
 
     @cached_property
     def checkpoint_digest(self) -> str:
-        """Names the run's weights: inference settings do not change them."""
-        return digest_of({key: value for key, value in self.description.items() if key != "inference"})
+        """Names the run's weights: neither inference settings nor the other splits of an embedded dataset change them."""
+        decides = {key: value for key, value in self.description.items() if key != "inference"}
+        decides["dataset"] = {
+            key: trained_from(self.dataset).get(key, value) for key, value in decides["dataset"].items()
+        }
+        return digest_of(decides)
 
     def from_checkpoint(self) -> ResolvedRun:
         """The run as its trained weights need it: building the network loads no initial weights."""
@@ -189,14 +196,16 @@ class ResolvedRun(Block):
         model = self.model.model_copy(update={"weights": weights})
         if weights == "none":
             model = model.model_copy(update={"settings": model.settings.of_checkpoint()})
-        return self.model_copy(update={"params": self.params.model_copy(update={"model": model})})
+        params = self.params.model_copy(update={"model": model})
+        params.__dict__.pop("as_json", None)  # a copy takes along what the original has cached
+        return self.model_copy(update={"params": params})
 
     @property
     def weights_file(self) -> Path:
         """Where its trained weights are, from the project's root."""
         return self.folder / "model.pt"
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the run's files are, from the project's root."""
         return Path("results") / self.dataset_name / self.place / f"seed{self.seed}"
@@ -493,6 +502,7 @@ class Params:
         self.require_run(run)
         return self._resolve(run, self.seeds(run)[0] if seed is None else seed, self.place(run))
 
+    @cache  # noqa: B019
     def _resolve(self, run: str, seed: int, place: str) -> ResolvedRun:
         start = self._run_params(run).model.start
         return ResolvedRun(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
@@ -229,6 +231,11 @@ class RunParams(Block):
     attention: AttentionParams = AttentionParams()
     objective: ObjectiveParams = ObjectiveParams()
     seeds: list[Seed] = Field([], description="Seeds of this run; empty: those of the file.")
+
+    @cached_property
+    def as_json(self) -> Mapping[str, Any]:
+        """As plain JSON values, to be read only: the seeds of a run share it."""
+        return MappingProxyType(self.model_dump(mode="json"))
 
     @classmethod
     def entry_fields(cls) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +21,7 @@ from comics.errors import UserError
 from comics.files import file_digest, read_json
 from comics.params import Params, ResolvedRun, TableParams, TableRow
 from comics.params.read import ENVIRONMENT
-from comics.provenance import is_intact, read_sidecar, sidecar_path
+from comics.provenance import fits, read_sidecar, sidecar_path
 from comics.score_files import Key, read_score_file
 
 
@@ -53,7 +54,11 @@ class Measured:
         values = [value for scores in self.scores if (value := scores.get((task, cls, metric))) is not None]
         if not values:
             return Score(None, None)
-        return Score(fmean(values), stdev(values) if len(values) > 1 else None)
+        mean = fmean(values)
+        if len(values) == 1:
+            return Score(mean, None)
+        # `statistics.stdev` computes with fractions, a third of the time of a table of many seeds.
+        return Score(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)))
 
 
 def resolved_runs(params: Params, run: str) -> list[ResolvedRun]:
@@ -92,7 +97,7 @@ def robustness_path(run: ResolvedRun) -> Path:
 
 def _stamp(path: Path) -> tuple[int, int]:
     """What the file system tells of a file: another file has another."""
-    about = path.stat()
+    about = os.stat(path)
     return about.st_mtime_ns, about.st_size
 
 
@@ -103,26 +108,41 @@ def _read_scores(path: Path, stamp: tuple[int, int]) -> Mapping[Key, float | Non
 
 def read_scores(path: Path) -> Mapping[Key, float | None]:
     """As `comics.score_files.read_score_file`, each file once a process."""
-    return _read_scores(path, _stamp(path)) if path.exists() else read_score_file(path)
+    try:
+        stamp = _stamp(path)
+    except OSError:
+        return read_score_file(path)  # which says what is wrong
+    return _read_scores(path, stamp)
 
 
 @cache
 def _checked(path: Path, file: tuple[int, int], sidecar: tuple[int, int] | None) -> tuple[Mapping[str, Any], bool]:
-    return MappingProxyType(read_sidecar(path)), is_intact(path)
+    told = read_sidecar(path)
+    return MappingProxyType(told), fits(path, told)
 
 
-def _looked_at(path: Path) -> tuple[Mapping[str, Any], bool]:
-    """What the sidecar of `path` tells, and whether the file is what it was written for: each file once a process."""
-    sidecar = sidecar_path(path)
-    return _checked(path, _stamp(path), _stamp(sidecar) if sidecar.exists() else None)
+def _looked_at(path: Path, file: tuple[int, int]) -> tuple[Mapping[str, Any], bool]:
+    """What the sidecar of `path` tells, and whether the file is what it was written for: each file once a process.
+
+    Args:
+        path: that is there.
+        file: its stamp.
+    """
+    try:
+        sidecar = _stamp(sidecar_path(path))
+    except FileNotFoundError:
+        sidecar = None
+    return _checked(path, file, sidecar)
 
 
 def state(path: Path, digest: str, root: Path) -> str:
     """``current`` or ``missing``; ``stale`` where the sidecar of `path` below `root` tells another digest of its run, or other
     training data than there is, and ``damaged`` where `path` is no longer what its sidecar was written for."""
-    if not (root / path).exists():
+    there = root / path
+    try:
+        told, intact = _looked_at(there, _stamp(there))
+    except (FileNotFoundError, NotADirectoryError):
         return "missing"
-    told, intact = _looked_at(root / path)
     if told.get("digest") != digest or data_changed(told, root):
         return "stale"
     return "current" if intact else "damaged"
@@ -139,8 +159,10 @@ def _content(annotations: Path, moment: int) -> dict[str, str]:
 
 def data_changed(told: Mapping[str, Any], root: Path = Path()) -> bool:
     """Whether the training split of ``dataset``, where it is there, is no longer the ``data`` of a sidecar or run.json."""
+    if not told.get("data"):
+        return False
     annotations = root / "data" / str(told.get("dataset")) / "train" / "annotations.json"
-    if not told.get("data") or not annotations.exists():
+    if not annotations.exists():
         return False
     try:
         return _content(annotations.absolute(), int(time.monotonic() / _CONTENT_SECONDS)) != told["data"]
@@ -257,8 +279,13 @@ def read_run(params: Params, run: str, split: str, root: Path = Path()) -> Measu
     Raises:
         UserError: a result is missing or its run has since changed.
     """
+    require([(scores_path(one, split), one) for one in resolved_runs(params, run)], root)
+    return _scores_of(params, run, split, root)
+
+
+def _scores_of(params: Params, run: str, split: str, root: Path) -> Measured:
+    """As `read_run`, where the results were found to be current."""
     resolved = resolved_runs(params, run)
-    require([(scores_path(one, split), one) for one in resolved], root)
     return Measured(
         run=resolved[0],
         split=split,
@@ -316,32 +343,24 @@ def read_rows(
         NotCurrent: results of other rows are missing or no longer of their run: all of them, with the command.
     """
     measured: list[TableRow] = []
+    wanted: dict[Path, ResolvedRun] = {}
     for row in table.rows:
         if row.run is None:
             continue
-        found = {
-            state(scores_path(one, split), one.digest, root)
-            for split in splits
-            for one in resolved_runs(params, row.run)
-        }
+        results = {scores_path(one, split): one for split in splits for one in resolved_runs(params, row.run)}
+        found = {state(path, one.digest, root) for path, one in results.items()}
         lacks = available and "missing" in found and found.isdisjoint(UNUSABLE)
         left_out = row.optional and "damaged" not in found  # damage is told, never covered
         if not lacks and (found == {"current"} or not left_out):
             measured.append(row)
-    require(
-        [
-            (scores_path(one, split), one)
-            for row in measured
-            for split in splits
-            for one in resolved_runs(params, row.run or "")
-        ],
-        root,
-    )
+            wanted |= results
+    require(wanted.items(), root)
+    shown = set(map(id, measured))
     return [
         Row(
             params=row,
-            measured={split: read_run(params, row.run or "", split, root) for split in splits}
-            if row in measured
+            measured={split: _scores_of(params, row.run or "", split, root) for split in splits}
+            if id(row) in shown
             else None,
             elsewhere=_read_elsewhere(params, row, splits, root, available),
         )
@@ -367,7 +386,7 @@ def _read_elsewhere(
     found, problems, outdated = {}, [f"{scores[split]}: no such result." for split in missing], []
     for split in [split for split in splits if split not in missing]:
         path, file = root / scores[split], root / files[split]
-        told, intact = _looked_at(path)
+        told, intact = _looked_at(path, _stamp(path))
         # Scores may be here without the detections that they were made from.
         digest = file_digest(file)[:16] if file.exists() else str(told.get("digest"))
         if not intact:

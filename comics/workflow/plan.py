@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from comics.files import file_digest, write_json
-from comics.params import Params, TableRow
+from comics.params import SPLITS, Params, TableRow
 from comics.provenance import sidecar_path
 from comics.report import study
 from comics.report.results import (
@@ -186,9 +187,33 @@ def block_of(params: Params, kind: str, name: str) -> dict[str, Any]:
         return params.tables[name].model_dump(mode="json")
     figure = params.figures[name]
     block = figure.model_dump(mode="json")
+    if figure.kind in ("comparison", "errors"):
+        titles = {run: params.resolve(run).params.title for run in figure.runs}
+        if any(titles.values()):
+            block["titles"] = titles
     if figure.kind == "scatter":
         block["rows"] = params.tables[figure.table].model_dump(mode="json")["rows"]
     return block
+
+
+def without_sidecar(params: Params) -> list[str]:
+    """Scores and detections of runs that are there, and whose sidecars are not."""
+    found = []
+    results = [f"{split}{suffix}" for split in SPLITS for suffix in (".csv", ".detections.json")]
+    for folder, _, names in os.walk(Path("results") / params.dataset):
+        if os.path.basename(folder).startswith("seed"):
+            there = set(names)
+            found += [f"{folder}/{name}" for name in results if name in there and f"{name}.meta.json" not in there]
+    return sorted(found)
+
+
+def compared_block(params: Params, name: str) -> dict[str, Any]:
+    """What params.yaml says of table `name` that decides the comparison of its rows: no caption, label or note."""
+    table = params.tables[name]
+    return {
+        **table.model_dump(mode="json", include={"splits", "tasks", "metrics", "compare"}),
+        "runs": [[params.canonical(row.run), row.optional] for row in table.rows if row.run],
+    }
 
 
 def _runs_drawn(params: Params, kind: str, name: str) -> list[str]:

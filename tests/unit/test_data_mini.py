@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_boxes_and_areas_are_those_of_the_outlines(raw: Path) -> None:
 def test_the_normal_conversion_takes_it(raw: Path, tmp_path: Path) -> None:
     report = convert(raw, tmp_path)
     assert [report.splits[split].images for split in ("train", "val", "test_dev", "test_challenge")] == [5, 1, 2, 2]
+
+
+def test_another_size_of_a_test_split_renders_that_one_alone(raw: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "raw"
+    shutil.copytree(raw, copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.glob("*_poly.json")}
+    make(SPEC.model_copy(update={"test_dev": 3}), copy, processes=1)
+    changed = [path.name for path, moment in before.items() if path.stat().st_mtime_ns != moment]
+    assert changed == ["Test-Dev_poly.json"]
 
 
 def test_a_forgery_changes_the_inner_face_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

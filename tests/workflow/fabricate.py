@@ -81,7 +81,8 @@ def fabricate_dataset(params: Params, folder: Path) -> None:
 def fabricate(params: Params, folder: Path) -> None:
     """Everything that the whole workflow makes before it renders, for every run that is trained, in its order."""
     fabricate_dataset(params, folder)
-    for run in dict.fromkeys(map(params.canonical, params.runs)):
+    # What others start from is older than they are, wherever it stands in the file.
+    for run in dict.fromkeys(map(params.canonical, [*params.starts, *params.runs])):
         for seed in params.seeds(run):
             resolved = params.resolve(run, seed)
             described = {"digest": resolved.digest, "checkpoint_digest": resolved.checkpoint_digest}

@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from comics.files import read_json
 from comics.params import load
 from comics.workflow.demo import demo, mean_scores, print_summary, write_metrics
 from comics.workflow.plan import (
+    block_of,
+    compared_block,
     compared_files,
     comparison_files,
     figure_files,
@@ -226,3 +229,36 @@ def test_a_dataset_of_masks_is_converted_by_the_workflow(project: Path, run: Run
     refused = run("snakemake", "-n", "reports/table_iv.md", cwd=project, code=1).stdout
     assert "datasets.own: has no split 'train', which this step needs" in refused
     assert "MissingInputException" not in refused
+
+
+def test_weights_do_not_depend_on_the_sizes_of_other_splits(project: Path) -> None:
+    """Predictions do, and the training split's size makes other weights."""
+    before = load("params.yaml").resolve("comics")
+    original = (project / "params.yaml").read_text()
+    edit(
+        project / "params.yaml",
+        "    kind: mini\n",
+        "    kind: mini\n    test_dev: 60\n    val: 10\n    challenge_level: 2\n",
+    )
+    after = load("params.yaml").resolve("comics")
+    assert after.checkpoint_digest == before.checkpoint_digest
+    assert after.digest != before.digest
+    (project / "params.yaml").write_text(original.replace("    kind: mini\n", "    kind: mini\n    train: 60\n", 1))
+    assert load("params.yaml").resolve("comics").checkpoint_digest != before.checkpoint_digest
+
+
+def test_what_decides_a_comparison_and_a_figure(project: Path) -> None:
+    def blocks() -> tuple[dict[str, Any], dict[str, Any]]:
+        params = load("params.yaml")
+        return compared_block(params, "table_iv"), block_of(params, "figures", "figure_11")
+
+    before = blocks()
+    edit(project / "params.yaml", "    caption: Effect of the components of COMICS.\n", "    caption: Another.\n")
+    assert blocks() == before
+    edit(
+        project / "params.yaml", "blendmask:  {title: BlendMask}", "blendmask:  {title: Base}"
+    )  # drawn beside its images
+    assert blocks()[0] == before[0]
+    assert blocks()[1] != before[1]
+    edit(project / "params.yaml", "    paper: IV\n", "    paper: IV\n    metrics: [AP]\n")
+    assert blocks()[0] != before[0]

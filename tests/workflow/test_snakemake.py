@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from fabricate import Run, edit, planned
+from fabricate import ROOT, Run, edit, planned
 
 from comics.files import file_digest, write_json
 from comics.params import TEST_SPLITS, load
@@ -22,9 +22,10 @@ def test_a_fresh_project_plans_every_distinct_run_once(project: Path, run: Run) 
     assert "profiles/default" in done.stdout  # hence neither --cores nor --resources is needed
     assert planned(done.stdout) == {
         "make_dataset": 1,
+        "make_other_splits": 1,
         "train": 9,  # and the start of all eight
         "predict": 8,
-        "evaluate": 16,
+        "evaluate": 8,
         "compare_table": 1,
         "table": 1,
     }
@@ -34,9 +35,10 @@ def test_a_fresh_project_plans_every_distinct_run_once(project: Path, run: Run) 
     done = run("snakemake", "-n", "--cores", "1", *targets, "--resources", "gpu=1", cwd=project)
     assert planned(done.stdout) == {
         "make_dataset": 1,
+        "make_other_splits": 1,
         "train": 14,
         "predict": 13,
-        "evaluate": 26,
+        "evaluate": 13,
         "compare_table": 2,
         "table": 2,
         "figure": 1,
@@ -59,18 +61,42 @@ def test_only_what_changed_is_planned(made_project: Path, run: Run) -> None:
     edit(params, "{title: BlendMask + FEA, components: [attention]}", "{title: Other, components: [attention]}")
     assert plan() == {}
     edit(params, "{title: Other, components: [attention]}", "{components: [attention], training: {lr: 0.03}}")
-    assert plan() == {"train": 1, "predict": 1, "evaluate": 2, "compare_table": 1, "table": 1}
+    assert plan() == {"train": 1, "predict": 1, "evaluate": 1, "compare_table": 1, "table": 1}
     edit(params, "training: {lr: 0.03}", "inference: {score_threshold: 0.1}")
-    assert plan() == {"predict": 1, "evaluate": 2, "compare_table": 1, "table": 1}  # the weights stay
+    assert plan() == {"predict": 1, "evaluate": 1, "compare_table": 1, "table": 1}  # the weights stay
 
     params.write_text(original)  # a run and a row more
     edit(params, "\nruns:\n", "\nruns:\n  hot: {components: [coarse, fine], objective: {temperature: 2.0}}\n")
     last = '      - {label: ["yes", "yes", "yes"], run: comics, paper: DA+FEA+Bi-grained}\n'
     edit(params, last, last + '      - {label: ["no", "no", "hot"], run: hot}\n')
-    assert plan() == {"train": 1, "predict": 1, "evaluate": 2, "compare_table": 1, "table": 1}
+    assert plan() == {"train": 1, "predict": 1, "evaluate": 1, "compare_table": 1, "table": 1}
+
+    params.write_text(original)  # the size of a test split trains nothing, a caption compares nothing
+    edit(params, "  mini:\n    kind: mini\n", "  mini:\n    kind: mini\n    test_dev: 60\n")
+    again = {"predict": 8, "evaluate": 8, "compare_table": 1, "table": 1}
+    assert plan() == {"make_other_splits": 1, **again}
+    params.write_text(original)
+    edit(params, "    caption: Effect of the components of COMICS.\n", "    caption: Another.\n")
+    assert plan() == {"table": 1}
+    params.write_text(original)
+
+    for name, jobs in (("csv", {"evaluate": 1}), ("detections.json", {"predict": 1, "evaluate": 1})):
+        sidecar = made_project / f"results/mini/da/seed0/test_dev.{name}.meta.json"
+        told = sidecar.read_bytes()
+        sidecar.unlink()  # noticed, though nothing but the sidecar is gone
+        assert plan() == {**jobs, "compare_table": 1, "table": 1}
+        sidecar.write_bytes(told)
 
     annotations.write_text(annotations.read_text().replace("Real", "Really"))
-    assert plan()["train"] == 10
+    assert plan()["train"] == 9
+
+
+def test_the_orders_of_the_readme_find_their_target(project: Path, run: Run) -> None:
+    """`--resources gpu=1 TARGET` takes the target for a resource: README says what to write instead."""
+    orders = re.findall(r"^snakemake (--cores 1 --resources.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(orders) == 2
+    for order in orders:
+        assert planned(run("snakemake", "-n", *shlex.split(order), cwd=project).stdout)["table"] == 1
 
 
 def test_another_start_renews_all_that_start_from_it(made_project: Path, run: Run) -> None:
@@ -185,10 +211,10 @@ def test_the_command_that_a_refusal_prints_renews_what_snakemake_did_not_make(ma
     words = refusal("comics", "table", "table_iv")
     assert words == [*both, "--forcerun", f"{folder}/model.pt"]
     assert plan(*both) == {}
-    assert plan(*words) == {"train": 1, "predict": 1, "evaluate": 2}
+    assert plan(*words) == {"train": 1, "predict": 1, "evaluate": 1}
     (made_project / both[0]).unlink()  # missing is not enough either: made from these detections, it would be as stale
     assert refusal("comics", "table", "table_iv") == words
-    assert plan(*words) == {"train": 1, "predict": 1, "evaluate": 2}
+    assert plan(*words) == {"train": 1, "predict": 1, "evaluate": 1}
     page = run("comics", "page", cwd=made_project).stdout
     assert f"snakemake reports/table_iv.tex --forcerun {folder}/model.pt\n" in page
 
@@ -197,12 +223,12 @@ def test_the_command_that_a_refusal_prints_renews_what_snakemake_did_not_make(ma
     write_json(made_project / folder / "run.json", {"checkpoint_digest": resolved.checkpoint_digest})
     words = refusal("comics", "table", "table_iv")
     assert words == [*both, "--forcerun", *(f"{folder}/{split}.detections.json" for split in TEST_SPLITS)]
-    assert plan(*words) == {"predict": 1, "evaluate": 2}
+    assert plan(*words) == {"predict": 1, "evaluate": 1}
     for split in TEST_SPLITS:
         write_sidecar(f"{folder}/{split}.detections.json", {"digest": resolved.digest})
     words = refusal("comics", "table", "table_iv")
     assert words == [*both, "--forcerun", both[1]]
-    assert plan(*words) == {"evaluate": 2}
+    assert plan(*words) == {"evaluate": 1}
 
     words = refusal("comics", "predict", "da", "--split", "test_dev")  # these weights are none
     assert words == ["--force", f"{folder}/model.pt"]

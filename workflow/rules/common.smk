@@ -9,6 +9,7 @@ try:
     from comics import params as comics_params
     from comics.workflow import plan
     from comics.errors import UserError
+    from comics.files import file_digest
     from comics.machine import has_gpu
 except ImportError as error:
     sys.exit(f"comics cannot be imported ({error}): run `make setup`, then activate .venv, or use environment.yml.")
@@ -35,10 +36,10 @@ RUN_FOLDER = f"results/{PARAMS.dataset}/{{run}}/seed{{seed}}"
 LOG_FOLDER = f"logs/{PARAMS.dataset}/{{run}}/seed{{seed}}"
 
 
+# Of any name: Snakemake writes a constraint into every pattern, and the names of many runs made it take twice as long.
+# `resolved` refuses one that no run bears.
 wildcard_constraints:
-    run="|".join(
-        re.escape(PARAMS.place(run)) for run in dict.fromkeys([*map(PARAMS.canonical, PARAMS.runs), *PARAMS.starts])
-    ),
+    run=r"[^/]+",
     seed=r"\d+",
     split="|".join(SPLITS),
 
@@ -148,12 +149,21 @@ def sources(*packages):
     return sorted(os.path.relpath(file) for file in files)
 
 
+def code_of(*packages):
+    """The same as one digest, for `params` of the steps that there are many of: a file more is a thousand looks at it."""
+    return comics_params.digest_of({os.path.basename(file): file_digest(file) for file in sources(*packages)})
+
+
 @cache
 def requested_tables():
     """Tables that this call makes: those among its targets, or all of them where a target is the paper or no file (`all`,
     say)."""
     targets = [os.path.splitext(target) for target in map(str, workflow.dag_settings.targets)]
     named = {os.path.basename(stem) for stem, _ in targets}
+    if workflow.is_main_process:
+        # A file between two steps that is gone is no reason for Snakemake where what is made of it is there. A result without
+        # its sidecar is refused by what reads it: it is made anew, as with --forcerun.
+        workflow.dag.forcefiles.update(plan.without_sidecar(PARAMS))
     everything = not targets or "paper" in named or not all(suffix for _, suffix in targets)
     return [table for table in PARAMS.tables if everything or table in named]
 
@@ -171,3 +181,8 @@ def datasets_of(*kinds):
 
 def dataset_block(wildcards):
     return PARAMS.file.datasets[wildcards.dataset].model_dump(mode="json")
+
+
+def training_block(wildcards):
+    """What decides the training split, written as `dataset_block` writes it where the others have their default sizes."""
+    return comics_params.trained_from(PARAMS.file.datasets[wildcards.dataset])

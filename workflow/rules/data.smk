@@ -2,12 +2,10 @@
 
 
 rule make_dataset:
-    """The embedded dataset, rendered from its seed."""
+    """The embedded dataset, rendered from its seed. The command makes all splits, or finds them made; the training split is
+    a job of its own, which another size of a test split leaves alone, and the trainings with it."""
     output:
-        ensure(
-            expand("data/{{dataset}}/{split}/annotations.json", split=SPLITS),
-            non_empty=True,
-        ),
+        ensure("data/{dataset}/train/annotations.json", non_empty=True),
     log:
         "logs/{dataset}/make_dataset.log",
     benchmark:
@@ -15,11 +13,27 @@ rule make_dataset:
     wildcard_constraints:
         dataset=datasets_of("mini", "crowd"),
     params:
-        block=dataset_block,
+        block=training_block,
     message:
         "Make the dataset {wildcards.dataset}"
     shell:
         "comics data make {wildcards.dataset} &> {log}"
+
+
+use rule make_dataset as make_other_splits with:
+    output:
+        ensure(
+            expand("data/{{dataset}}/{split}/annotations.json", split=[split for split in SPLITS if split != "train"]),
+            non_empty=True,
+        ),
+    log:
+        "logs/{dataset}/make_other_splits.log",
+    benchmark:
+        "logs/{dataset}/make_other_splits.tsv"
+    params:
+        block=dataset_block,
+    message:
+        "Make the other splits of {wildcards.dataset}"
 
 
 rule fetch_dataset:

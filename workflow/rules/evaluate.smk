@@ -50,22 +50,50 @@ use rule predict as predict_other with:
 
 
 rule evaluate:
+    """On all test sets in one job, for the same reason; and a finished project of many runs is looked at sooner."""
+    input:
+        annotations=[annotations(split) for split in TESTED],
+        detections=rules.predict.output,
+    output:
+        scores=ensure([f"{RUN_FOLDER}/{split}.csv" for split in TESTED], non_empty=True),
+        sidecars=ensure([f"{RUN_FOLDER}/{split}.csv.meta.json" for split in TESTED], non_empty=True),
+    log:
+        f"{LOG_FOLDER}/evaluate.log",
+    benchmark:
+        f"{LOG_FOLDER}/evaluate.tsv"
+    params:
+        splits=TESTED,
+        code=code_of("evaluation"),
+        truth=f"data/{PARAMS.dataset}",
+        folder=subpath(output[0], parent=True),
+    message:
+        "Evaluate {wildcards.run}, seed {wildcards.seed}"
+    shell:
+        "for split in {params.splits}; do "
+        "comics evaluate {params.truth:q}/$split/annotations.json {params.folder:q}/$split.detections.json "
+        "--output {params.folder:q}/$split.csv; done &> {log}"
+
+
+use rule evaluate as evaluate_other with:
     input:
         annotations=annotations("{split}"),
-        detections=f"{RUN_FOLDER}/{{split}}.detections.json",
-        sidecar=f"{RUN_FOLDER}/{{split}}.detections.json.meta.json",
-        code=sources("evaluation"),
+        detections=rules.predict_other.output,
     output:
         scores=ensure(f"{RUN_FOLDER}/{{split}}.csv", non_empty=True),
-        sidecar=ensure(f"{RUN_FOLDER}/{{split}}.csv.meta.json", non_empty=True),
+        sidecars=ensure(f"{RUN_FOLDER}/{{split}}.csv.meta.json", non_empty=True),
     log:
         f"{LOG_FOLDER}/evaluate_{{split}}.log",
     benchmark:
         f"{LOG_FOLDER}/evaluate_{{split}}.tsv"
+    wildcard_constraints:
+        split="|".join(split for split in SPLITS if split not in TESTED),
+    params:
+        splits="{split}",
+        code=code_of("evaluation"),
+        truth=f"data/{PARAMS.dataset}",
+        folder=subpath(output[0], parent=True),
     message:
         "Evaluate {wildcards.run}, seed {wildcards.seed}, on {wildcards.split}"
-    shell:
-        "comics evaluate {input.annotations} {input.detections} --output {output.scores} &> {log}"
 
 
 rule evaluate_elsewhere:
@@ -95,7 +123,6 @@ rule details:
         annotations=annotations("{split}"),
         detections=f"{RUN_FOLDER}/{{split}}.detections.json",
         sidecar=f"{RUN_FOLDER}/{{split}}.detections.json.meta.json",
-        code=sources("evaluation"),
     output:
         ensure(
             [
@@ -111,6 +138,7 @@ rule details:
         f"{LOG_FOLDER}/details_{{split}}.tsv"
     params:
         folder=subpath(output[0], parent=True),
+        code=code_of("evaluation"),
     message:
         "Break down the scores of {wildcards.run}, seed {wildcards.seed}, on {wildcards.split}"
     shell:

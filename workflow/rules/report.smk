@@ -38,7 +38,7 @@ rule compare_table:
     wildcard_constraints:
         table="|".join(PARAMS.tables) or "(?!)",
     params:
-        block=lambda wildcards: plan.block_of(PARAMS, "tables", wildcards.table),
+        block=lambda wildcards: plan.compared_block(PARAMS, wildcards.table),
     message:
         "Compare the rows of {wildcards.table}"
     shell:

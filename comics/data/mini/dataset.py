@@ -148,12 +148,23 @@ def make(spec: MiniDataset, root: Path, progress: Progress = silent, processes: 
     write_dataset(spec, root, render_image, RECIPE, progress, processes)
 
 
+def _decides(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What of a recipe decides its split: not how many images the others have."""
+    spec = recipe.get("spec")
+    if not isinstance(spec, dict):
+        return recipe
+    others = {*SPLITS, "challenge_level"} - {recipe.get("split")}
+    if recipe.get("split") == "test_challenge":
+        others.discard("challenge_level")
+    return {**recipe, "spec": {key: value for key, value in spec.items() if key not in others}}
+
+
 def write_dataset(
     spec: Any, root: Path, render: Render, version: int, progress: Progress = silent, processes: int | None = None
 ) -> None:
     """Render a dataset in OpenForensics' own form: ``{Split}_poly.json`` and ``Images/<Split>/*.jpg`` below `root`.
 
-    A split that is there already, made of the same `spec` and `version`, is not rendered again.
+    A split that is there already, made of the same `spec` (but for the other splits' sizes) and `version`, is not rendered again.
 
     Args:
         spec: its block of params.yaml: sizes, seed, numbers of images.
@@ -166,7 +177,7 @@ def write_dataset(
     for split in SPLITS:
         target = root / annotation_name(split)
         recipe = {"recipe": version, "split": split, "spec": spec.model_dump(mode="json")}
-        if target.exists() and made_by(target) == recipe and is_intact(target):
+        if target.exists() and _decides(made_by(target)) == _decides(recipe) and is_intact(target):
             continue
         count = getattr(spec, split)
         names = [f"Images/{SPLIT_NAMES[split]}/{split}_{index:05d}.jpg" for index in range(count)]
