@@ -147,3 +147,29 @@ def test_comparisons_are_legible(made_project: Path, run: Run) -> None:
     page = (made_project / "page/index.html").read_text()
     assert "vega" in page
     assert "test_challenge" in page
+
+
+def test_experiments_of_what_is_rendered(made_project: Path, run: Run) -> None:
+    """`dvc exp run -S` as docs/workflow.md tells: a caption is rendered, a training's setting refused with the command."""
+    page = (ROOT / "docs/workflow.md").read_text()
+    (setting, stage) = re.findall(r"`dvc exp run -S '(\S+)' (\S+)`", page)[0]
+    commit(made_project)
+    for name, value in (("user.name", "Test"), ("user.email", "test@example.org")):
+        git("config", name, value, cwd=made_project)
+    run("dvc", "repro", "metrics", stage, cwd=made_project)
+    git("add", ".", cwd=made_project)
+    git("commit", "--quiet", "--message", "Rendered", cwd=made_project)
+    runs = load("params.yaml").runs
+    done = run("dvc", "exp", "run", "-S", setting, stage, cwd=made_project)
+    assert stages(done.stdout) == ["inputs", stage]
+    assert "Another" in (made_project / "reports/table_iv.tex").read_text()
+    assert load("params.yaml").runs == runs  # rewritten by DVC, with the same content
+    name = re.search(r"Ran experiment\(s\): (\S+)", done.stdout)
+    assert name
+    shown = run("dvc", "exp", "show", "--csv", cwd=made_project).stdout
+    assert name[1] in shown
+    assert "reports/metrics/comics.json:test_dev.detection.AP" in shown
+    (refused,) = re.findall(r"`-S (training\S+)` ends", page)
+    done = run("dvc", "exp", "run", "-S", refused, stage, cwd=made_project, code=None)
+    assert done.returncode != 0
+    assert "Renew with: snakemake" in done.stdout

@@ -64,7 +64,7 @@ rule evaluate:
     params:
         splits=TESTED,
         code=code_of("evaluation"),
-        truth=f"data/{PARAMS.dataset}",
+        truth=subpath(input[0], ancestor=2),
         folder=subpath(output[0], parent=True),
     message:
         "Evaluate {wildcards.run}, seed {wildcards.seed}"
@@ -90,7 +90,7 @@ use rule evaluate as evaluate_other with:
     params:
         splits="{split}",
         code=code_of("evaluation"),
-        truth=f"data/{PARAMS.dataset}",
+        truth=subpath(input[0], ancestor=2),
         folder=subpath(output[0], parent=True),
     message:
         "Evaluate {wildcards.run}, seed {wildcards.seed}, on {wildcards.split}"
