@@ -179,9 +179,10 @@ class ResolvedRun(Block):
     def checkpoint_digest(self) -> str:
         """Names the run's weights: neither inference settings nor the other splits of an embedded dataset change them."""
         decides = {key: value for key, value in self.description.items() if key != "inference"}
-        decides["dataset"] = {
-            key: trained_from(self.dataset).get(key, value) for key, value in decides["dataset"].items()
-        }
+        trained = trained_from(self.dataset)
+        if self.training.validation.decides:
+            trained.pop("val", None)  # the best weights on that split are taken
+        decides["dataset"] = {key: trained.get(key, value) for key, value in decides["dataset"].items()}
         return digest_of(decides)
 
     def from_checkpoint(self) -> ResolvedRun:
