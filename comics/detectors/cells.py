@@ -6,11 +6,14 @@ Sections and equations are those of SOLO (Wang, Kong, Shen, Jiang and Li, ECCV 2
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from comics.detectors.base import LevelProposals
 
 SCALE_RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # sqrt(w h) px of the objects of each level
 CENTRE = 0.2  # relative size of an object's centre region (SOLO, section 3.3)
@@ -150,6 +153,44 @@ def boxes_of_masks(masks: Tensor) -> Tensor:
         high = torch.where(hit, at + 1, 0).amax(dim=1) if len(masks) else at.new_zeros(0)
         boxes += [torch.minimum(low, high), high]
     return torch.stack([boxes[0], boxes[2], boxes[1], boxes[3]], dim=1).float()
+
+
+def draw_masks(kernels: Tensor, mask_features: Tensor) -> Tensor:
+    """Mask logits (P, H, W), float32, of 1x1 kernels (D, P) on one image's mask features (D, H, W)."""
+    drawn = kernels.t() @ mask_features.flatten(1)
+    return drawn.float().view(-1, *mask_features.shape[1:])
+
+
+@torch.no_grad()
+def boxes_of_cells(
+    features: Sequence[Tensor], kernels: Sequence[Tensor], mask_features: Tensor, stride: int
+) -> list[LevelProposals]:
+    """SOLOv2's proposals, one a cell: the box of the mask that the cell draws around its centre, or the cell's own square where
+    it draws none. (A cell beside all faces may draw one of them, but the pyramid's features there are not the face's.)
+
+    The masks are drawn on the mask features averaged to `PROPOSAL_STRIDE`, which costs a fraction of the full size.
+    A cell's location is the pyramid location under its centre.
+
+    Args:
+        features: pyramid maps (B, C, h, w) a level.
+        kernels: of the cells' 1x1 convolutions (B, D, S, S) a level.
+        mask_features: (B, D, H, W).
+        stride: px between cells of `mask_features`.
+    """
+    batch, _, height, width = mask_features.shape
+    coarse = functional.avg_pool2d(mask_features, PROPOSAL_STRIDE // stride)
+    padded = (height * stride, width * stride)
+    found = []
+    for maps, level in zip(features, kernels, strict=True):
+        squares, locations = cell_geometry(level.shape[-1], padded, (maps.shape[-2], maps.shape[-1]), maps.device)
+        centres = (squares[:, :2] + squares[:, 2:]) / 2
+        boxes = []
+        for image in range(batch):
+            drawn = boxes_of_masks(draw_masks(level[image].flatten(1), coarse[image]) > 0) * PROPOSAL_STRIDE
+            around = ((drawn[:, :2] <= centres) & (centres < drawn[:, 2:])).all(dim=1)
+            boxes.append(torch.where(around[:, None], drawn, squares))
+        found.append(LevelProposals(torch.stack(boxes), locations))
+    return found
 
 
 def shrink(masks: Tensor, stride: int) -> Tensor:

@@ -22,14 +22,14 @@ from comics.detectors.backbone import FINE_STRIDES as STRIDES
 from comics.detectors.backbone import build_fine_extractor
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
 from comics.detectors.cells import (
-    PROPOSAL_STRIDE,
     SCALE_RANGES,
     assign_cells,
     block,
+    boxes_of_cells,
     boxes_of_masks,
-    cell_geometry,
     coordinates,
     dice_loss,
+    draw_masks,
     gaussian_init,
     resize,
     shrink,
@@ -285,7 +285,7 @@ class SOLOv2(Detector):
                 positives += int((found.labels >= 0).sum())
                 if len(found.cells):
                     kernels = outputs.kernels[level][image].flatten(1)[:, found.cells]
-                    drawn = self._draw(kernels, outputs.mask_features[image]).sigmoid()
+                    drawn = draw_masks(kernels, outputs.mask_features[image]).sigmoid()
                     dice.append(dice_loss(drawn, small[image][found.faces]))
         labels = torch.cat(wanted)
         one_hot = functional.one_hot(labels + 1, self.num_classes + 1)[:, 1:].float()
@@ -297,12 +297,6 @@ class SOLOv2(Detector):
         mask = as_of_all(mask, positives)
         mean = mean_over_ranks(torch.tensor(float(positives), device=focal.device))
         return {"category": focal / (mean + 1 / world()), "mask": MASK_WEIGHT * mask}
-
-    @staticmethod
-    def _draw(kernels: Tensor, mask_features: Tensor) -> Tensor:
-        """Mask logits (P, H, W), float32, of kernels (D, P) on one image's mask features (D, H, W)."""
-        drawn = kernels.t() @ mask_features.flatten(1)
-        return drawn.float().view(-1, *mask_features.shape[1:])
 
     # -------------------------------------------------------------------------------------------------- inference
 
@@ -337,7 +331,7 @@ class SOLOv2(Detector):
     def _chunks(self, kernels: Tensor, mask_features: Tensor, count: int) -> Iterator[Tensor]:
         """Mask probabilities, at most `count` at once: there can be thousands of cells."""
         for part in kernels.split(count, dim=1) if kernels.shape[1] else ():
-            yield self._draw(part, mask_features).sigmoid()
+            yield draw_masks(part, mask_features).sigmoid()
 
     def _masks(self, kernels: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
         """Masks (P, H, W), bool, and their maskness (P,): the mean probability of their pixels (section 3.3)."""
@@ -370,29 +364,8 @@ class SOLOv2(Detector):
 
     @torch.no_grad()
     def proposals(self, outputs: SOLOv2Outputs) -> list[LevelProposals]:
-        """One a cell: the box of the mask that the cell draws around its centre, or the cell's own square where it draws
-        none. (A cell beside all faces may draw one of them, but the pyramid's features there are not the face's.)
-
-        The masks are drawn on the mask features averaged to `PROPOSAL_STRIDE`, which costs a fraction of the full size.
-        A cell's location is the pyramid location under its centre.
-        """
-        batch, _, height, width = outputs.mask_features.shape
-        step = PROPOSAL_STRIDE // self.strides[0]
-        coarse = functional.avg_pool2d(outputs.mask_features, step)
-        padded = (height * self.strides[0], width * self.strides[0])
-        found = []
-        for maps, kernels in zip(outputs.features, outputs.kernels, strict=True):
-            grid = kernels.shape[-1]
-            squares, locations = cell_geometry(grid, padded, (maps.shape[-2], maps.shape[-1]), maps.device)
-            centres = (squares[:, :2] + squares[:, 2:]) / 2
-            boxes = []
-            for image in range(batch):
-                masks = self._draw(kernels[image].flatten(1), coarse[image]) > 0
-                drawn = boxes_of_masks(masks) * PROPOSAL_STRIDE
-                around = ((drawn[:, :2] <= centres) & (centres < drawn[:, 2:])).all(dim=1)
-                boxes.append(torch.where(around[:, None], drawn, squares))
-            found.append(LevelProposals(torch.stack(boxes), locations))
-        return found
+        """One a cell, of the mask that it draws (`boxes_of_cells`)."""
+        return boxes_of_cells(outputs.features, outputs.kernels, outputs.mask_features, self.strides[0])
 
     @torch.no_grad()
     def propose(self, features: list[Tensor]) -> list[LevelProposals]:

@@ -33,8 +33,8 @@ def from_description(description: Any, name: str, source: str) -> ResolvedRun:
         content.pop("code_version", None)
         dataset = dict(content.pop("dataset"))
         dataset_name, seed = str(dataset.pop("name")), int(content.pop("seed"))
-        # what its weights started from is in them
-        content["model"] = {key: value for key, value in content["model"].items() if key != "start"}
+        # what its weights started from is in them; digests of files are not settings
+        content["model"] = {key: value for key, value in content["model"].items() if key not in ("start", "contents")}
         parts = {**content, **(content.get("objective") or {})}
         components = [component for component in get_args(Component) if isinstance(parts.get(component), Mapping)]
         return ResolvedRun(

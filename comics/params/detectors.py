@@ -51,6 +51,10 @@ class DetectorSettings(Block):
         """The same for a network that gets its trained weights: no initial ones are read."""
         return self
 
+    def contents(self) -> dict[str, str]:
+        """Setting -> digest of the content of the file that it names, where that decides the network: part of a run's digest."""
+        return {}
+
 
 @cache
 def _built_in() -> dict[str, type[DetectorSettings]]:

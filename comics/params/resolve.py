@@ -146,6 +146,8 @@ class ResolvedRun(Block):
         run["model"] = {key: value for key, value in stated["model"].items() if key != "settings"}
         if settings := stated["model"]["settings"]:
             run["model"][self.detector] = dict(settings)
+        if contents := self.model.settings.contents():
+            run["model"]["contents"] = contents
         if self.start is not None:
             run["model"].update(weights="none", start=self.start.checkpoint_digest)
             if faces_of(self.params) is not None:

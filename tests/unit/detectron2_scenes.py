@@ -38,6 +38,17 @@ class Instances:
         return name in self.__dict__
 
 
+class ImageList:
+    def __init__(self, tensor, image_sizes):
+        self.tensor, self.image_sizes = tensor, image_sizes
+
+    @staticmethod
+    def from_tensors(images, step):
+        height, width = (-(-max(image.shape[d] for image in images) // step) * step for d in (1, 2))
+        padded = [functional.pad(i, (0, width - i.shape[2], 0, height - i.shape[1])) for i in images]
+        return ImageList(torch.stack(padded), [tuple(image.shape[1:]) for image in images])
+
+
 class Registry(dict):
     def register(self, kind):
         assert kind.__name__ not in self
@@ -96,14 +107,14 @@ class Meta(nn.Module):
 
     def preprocess_image(self, inputs):
         images = [(one["image"] - self.pixel_mean) / self.pixel_std for one in inputs]
-        step = self.backbone.size_divisibility
-        height, width = (-(-max(image.shape[d] for image in images) // step) * step for d in (1, 2))
-        tensor = torch.stack([functional.pad(i, (0, width - i.shape[2], 0, height - i.shape[1])) for i in images])
-        return SimpleNamespace(tensor=tensor, image_sizes=[tuple(image.shape[1:]) for image in images])
+        return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
     def forward(self, inputs):
         assert Storage.open or not self.training, "losses are logged to the current storage"
         images = self.preprocess_image(inputs)
+        return self.heads_on(images, inputs)
+
+    def heads_on(self, images, inputs):
         maps = self.backbone(images.tensor)
         assert maps["p3"].shape[-2:] == tuple(length // 8 for length in images.tensor.shape[-2:])
         features = [maps[name] for name in NAMES]
@@ -203,7 +214,27 @@ class FCOSHead(nn.Module):
         return [self.logits(level) for level in features], sides, None, None, None
 
 
+class AdelaiMeta(Meta):
+    """AdelaiDet's: pixel statistics inside of a function, images prepared inside of `forward`, a device of its own."""
+
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        mean, deviation = self.pixel_mean, self.pixel_std
+        del self.pixel_mean, self.pixel_std
+        self.normalizer = lambda image: (image - mean) / deviation
+        self.device = torch.device("cpu")
+
+    preprocess_image = property()  # there is none
+
+    def forward(self, inputs):
+        assert Storage.open or not self.training, "losses are logged to the current storage"
+        images = [self.normalizer(one["image"].to(self.device)) for one in inputs]
+        return self.heads_on(ImageList.from_tensors(images, self.backbone.size_divisibility), inputs)
+
+
 class Basis(nn.Module):
+    loss_on = True
+
     def __init__(self):
         super().__init__()
         up = nn.Upsample(scale_factor=2)
@@ -214,15 +245,77 @@ class Basis(nn.Module):
         return {"bases": [self.tower(features["p3"])]}, {}
 
 
-class ToyBlend(Meta):
+class ToyBlend(AdelaiMeta):
     draws = True
 
     def __init__(self, cfg=None):
         super().__init__(cfg)
         self.proposal_generator, self.basis_module = FCOSParts(), Basis()
+        self.seen = []
+
+    def heads_on(self, images, inputs):
+        self.seen = [one["basis_sem"] for one in inputs if "basis_sem" in one]
+        return super().heads_on(images, inputs)
 
     def scores(self, features):
         return self.proposal_generator.fcos_head.logits(features[0]).flatten(1)
+
+
+class InsHead(nn.Module):
+    """Kernels and classes of 3 x 3 and of 2 x 2 cells."""
+
+    def __init__(self):
+        super().__init__()
+        self.classes, self.kernels = nn.Conv2d(WIDTH, 2, 1), nn.Conv2d(WIDTH, 6, 1)
+
+    def forward(self, features):
+        cells = [
+            functional.interpolate(f, size=grid, mode="bilinear") for f, grid in zip(features, (3, 2), strict=True)
+        ]
+        return [self.classes(one) for one in cells], [self.kernels(one) for one in cells]
+
+
+class MaskMap(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Conv2d(WIDTH, 6, 1)
+
+    def forward(self, features):
+        return self.mix(features[0])
+
+
+class ToySOLO(AdelaiMeta):
+    """No boxes, none of its losses without faces, and empty tensors without a size where it finds nothing."""
+
+    draws = True
+
+    def __init__(self, cfg=None):
+        super().__init__(cfg)
+        self.instance_in_features, self.mask_in_features, self.num_masks = list(NAMES), ["p3"], 6
+        self.ins_head, self.mask_head, self.finds = InsHead(), MaskMap(), True
+
+    @staticmethod
+    def split_feats(features):
+        return features
+
+    def scores(self, features):
+        return self.ins_head(features)[0][0].flatten(1)
+
+    def toy_losses(self, features, instances):
+        assert all(len(one.gt_classes) for one in instances), "its loss looks at the first face of each image"
+        return super().toy_losses(features, instances)
+
+    def toy_found(self, features, number, one):
+        if not self.finds:
+            none = torch.tensor([])
+            return Instances(
+                (one["height"], one["width"]), pred_boxes=Boxes(none), scores=none, pred_classes=none, pred_masks=none
+            )
+        found = super().toy_found(features, number, one)
+        found.pred_masks[0, 2:10, 1:9] = True
+        found.pred_masks = found.pred_masks.float()
+        found.pred_boxes = Boxes(torch.zeros(2, 4))
+        return found
 
 
 class Storage:
@@ -272,7 +365,7 @@ class Hook:
 def install(monkeypatch):
     """The stand-ins as the package `detectron2`; returns what tests look at."""
     registry = Registry()
-    for kind in (ToyRetina, ToyRCNN, ToyBlend):
+    for kind in (ToyRetina, ToyRCNN, ToyBlend, ToySOLO):
         registry.register(kind)
     sets, built = {}, []
 
@@ -282,7 +375,7 @@ def install(monkeypatch):
 
     modules = {
         "": {},
-        "structures": {"Boxes": Boxes, "BitMasks": BitMasks, "Instances": Instances},
+        "structures": {"Boxes": Boxes, "BitMasks": BitMasks, "ImageList": ImageList, "Instances": Instances},
         "modeling": {"META_ARCH_REGISTRY": registry, "build_model": build_model},
         "config": {"get_cfg": get_cfg},
         "data": {"DatasetCatalog": SimpleNamespace(list=lambda: list(sets))},

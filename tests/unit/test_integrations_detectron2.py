@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detector_scenes import random_boxes, scenes
-from detectron2_scenes import STRIDES, Boxes, Instances, Storage, ToyBlend, ToyRCNN, ToyRetina, install
+from detectron2_scenes import STRIDES, Boxes, Instances, Storage, ToyBlend, ToyRCNN, ToyRetina, ToySOLO, install
 
 from comics.bigrained import BiGrained
 from comics.errors import UserError
@@ -17,9 +17,10 @@ from comics.integrations.detectron2 import Detectron2Detector, add_bi_grained, a
 from comics.model import Comics
 from comics.params import ObjectiveParams, load
 from comics.params import detectors as known
+from comics.params.described import from_description
 
 ROOT = Path(__file__).parents[2]
-ARCHITECTURES = [ToyRetina, ToyRCNN, ToyBlend]
+ARCHITECTURES = [ToyRetina, ToyRCNN, ToyBlend, ToySOLO]
 
 
 @pytest.fixture
@@ -159,6 +160,79 @@ def test_boxes_of_points_against_loops(there):
                 assert proposals.boxes[0, y * width + x].tolist() == pytest.approx(wanted, abs=1e-4)
 
 
+def test_blendmask_gets_the_segmentation_that_its_loss_wants(there):
+    detector = Detectron2Detector(ToyBlend()).train()
+    batch = batch_of()
+    detector.losses(detector(batch.images), batch.targets, batch.sizes)
+    for seen, target in zip(detector.model.seen, batch.targets, strict=True):
+        expected = torch.zeros(64, 96, dtype=torch.long)
+        for y in range(64):
+            for x in range(96):
+                over = [int(k) + 1 for k, mask in zip(target["labels"], target["masks"], strict=True) if mask[y, x]]
+                expected[y, x] = max(over, default=0)
+        assert torch.equal(seen, expected)
+    detector.losses(detector(batch.images[:1]), [none_of(batch.targets[0])], batch.sizes[:1])
+    assert not detector.model.seen[0].any()
+
+
+def none_of(target):
+    return {key: value[:0] for key, value in target.items()}
+
+
+def test_solov2_trains_on_images_with_faces_and_has_the_boxes_of_its_masks(there):
+    torch.manual_seed(0)
+    detector = Detectron2Detector(ToySOLO()).train()
+    assert (detector.mask_channels, detector.strides) == (6, STRIDES)
+    batch = batch_of()
+    alone = detector.losses(detector(batch.images[1:]), batch.targets[1:], batch.sizes[1:])
+    with_another = detector.losses(detector(batch.images), [none_of(batch.targets[0]), batch.targets[1]], batch.sizes)
+    for name, value in alone.items():
+        torch.testing.assert_close(with_another[name], value)
+    nothing = detector.losses(detector(batch.images), [none_of(one) for one in batch.targets], batch.sizes)
+    assert sum(nothing.values()).item() == 0
+    sum(nothing.values()).backward()
+    outputs = detector(batch.images)
+    crops = detector.roi_mask_features(outputs, [target["boxes"] for target in batch.targets], 4)
+    assert crops.shape == (5, 6, 4, 4)
+    levels = detector.proposals(outputs)
+    assert [level.boxes.shape for level in levels] == [(2, 9, 4), (2, 4, 4)]
+    assert [level.locations.max() < f[0, 0].numel() for level, f in zip(levels, outputs.features, strict=True)] == [
+        True,
+        True,
+    ]
+    detector.eval()
+    found = detector.predict(detector(batch.images), batch.sizes)[0]
+    assert found["boxes"].tolist() == [[4, 4, 96, 20], [1, 2, 9, 10]]
+    detector.model.finds = False
+    nothing = detector.predict(detector(batch.images), batch.sizes)[0]
+    assert nothing["masks"].shape == (0, 64, 96)
+    assert nothing["boxes"].shape == (0, 4)
+
+
+def test_boxes_of_cells_are_those_of_the_masks_that_they_draw(there):
+    torch.manual_seed(0)
+    detector = Detectron2Detector(ToySOLO())
+    features = detector.extractor(torch.rand(1, 3, 48, 96))
+    solo, levels = detector.model, detector.propose(features)
+    maps = solo.mask_head([features[0]])[0]  # stride 8, the proposals' own
+    drawn = 0
+    for level, kernels in zip(levels, solo.ins_head(features)[1], strict=True):
+        grid = kernels.shape[-1]
+        for cell in range(grid * grid):
+            row, column = divmod(cell, grid)
+            weights = kernels[0, :, row, column]
+            mask = torch.einsum("d,dhw->hw", weights, maps) > 0
+            square = [column * 96 / grid, row * 48 / grid, (column + 1) * 96 / grid, (row + 1) * 48 / grid]
+            y, x = torch.where(mask)
+            if len(y):
+                box = [8 * int(x.min()), 8 * int(y.min()), 8 * int(x.max()) + 8, 8 * int(y.max()) + 8]
+                middle = (square[0] + square[2]) / 2, (square[1] + square[3]) / 2
+                if box[0] <= middle[0] < box[2] and box[1] <= middle[1] < box[3]:
+                    square, drawn = box, drawn + 1
+            assert level.boxes[0, cell].tolist() == pytest.approx(square)
+    assert drawn
+
+
 def test_mask_features_of_a_branch_are_cut_where_the_box_is(there):
     detector = Detectron2Detector(ToyBlend()).train()
     assert detector.mask_channels == 12
@@ -173,6 +247,31 @@ def test_mask_features_of_a_branch_are_cut_where_the_box_is(there):
     assert detector.extractor.backbone.fine.weight.grad.any()
     none = detector.roi_mask_features(outputs, [torch.zeros(0, 4)] * 2, 6)
     assert none.shape == (0, 12, 6, 6)
+
+
+def test_the_configurations_content_is_in_the_digest(there, tmp_path):
+    def digest():
+        return run_of(tmp_path, components=()).digest
+
+    first = digest()
+    assert digest() == first
+    (tmp_path / "base.yaml").write_text("A: 1\n")
+    run = run_of(tmp_path, components=())
+    (tmp_path / "toy.yaml").write_text('_BASE_: "base.yaml"\nB: 2\n')
+    with_base = again(run).digest
+    assert with_base != first
+    (tmp_path / "base.yaml").write_text("A: 2\n")
+    assert again(run).digest not in (first, with_base)
+    (tmp_path / "base.yaml").write_text("A: 1\n")
+    assert again(run).digest == with_base
+    (tmp_path / "base.yaml").unlink()
+    assert again(run).description["model"]["contents"] == {"config": "missing"}
+    assert from_description(again(run).description, "theirs", "model.pt").model.settings == run.model.settings
+
+
+def again(run):
+    """Digests are computed once a run."""
+    return run.model_copy(update={"seed": run.seed})
 
 
 def test_configuration(there, tmp_path):

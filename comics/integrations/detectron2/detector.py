@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +16,16 @@ from torch import Tensor, nn
 
 from comics.data.loading.batches import padded
 from comics.detectors.base import Detector, LevelProposals, Prediction, Target
+from comics.detectors.cells import boxes_of_masks
 from comics.errors import UserError
-from comics.integrations.detectron2.families import Given, family_of, given
+from comics.integrations.detectron2.families import Given, family_of, given, pixels_of
 from comics.integrations.detectron2.package import part
 from comics.padding import Size
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
+
+MOST_BASES = 16
+"""Configuration files that may be laid on each other: more are a circle."""
 
 
 class Detectron2Settings(DetectorSettings):
@@ -33,6 +39,23 @@ class Detectron2Settings(DetectorSettings):
     """Whose keys the configuration has."""
     options: list[str] = Field([])
     """Keys and values, by turns, that are laid on the configuration."""
+
+    def contents(self) -> dict[str, str]:
+        return {"config": content_of(Path(self.config))} if self.config else {}
+
+
+def content_of(config: Path) -> str:
+    """Digest of a configuration file and of those it is laid on (`_BASE_`), ``missing`` where one is not there."""
+    found: list[str] = []
+    path = config
+    while path.is_file() and len(found) < MOST_BASES:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found.append(hashlib.sha256(text.encode()).hexdigest())
+        base = re.search(r"""^_BASE_:[ \t]*["']?([^"'#\n]+?)["']?[ \t]*(?:#.*)?$""", text, re.MULTILINE)
+        if base is None:
+            return hashlib.sha256(" ".join(found).encode()).hexdigest()[:16]
+        path = path.parent / Path(base[1]).expanduser()
+    return "missing"
 
 
 class NamedExtractor(nn.Module):
@@ -74,11 +97,15 @@ class Detectron2Detector(Detector):
         self.strides, self.channels = self.family.strides, self.family.channels
         self.mask_channels = self.family.mask_channels(model)
         self.bgr = bgr
-        for ours, theirs in ((self.pixel_mean, model.pixel_mean), (self.pixel_std, model.pixel_std)):
-            values = theirs.detach().float().flatten().cpu() / 255
+        for ours, theirs in zip((self.pixel_mean, self.pixel_std), pixels_of(model), strict=True):
+            values = theirs / 255
             ours.copy_((values.flip(0) if bgr else values).view(1, 3, 1, 1))
         self.extractor = NamedExtractor(model.backbone, self.family.names)
         model.backbone = Given(model.backbone)
+        if "normalizer" in vars(
+            model
+        ):  # AdelaiDet's, on the device that it was built for; the values are never looked at
+            model.normalizer = _as_it_is
         self.model = model
 
     @classmethod
@@ -131,6 +158,8 @@ class Detectron2Detector(Detector):
     def _run(self, outputs: Outputs, training: bool) -> Iterator[Any]:
         before = self.model.training
         self.model.train(training)
+        if "device" in vars(self.model):  # AdelaiDet's keep the one that they were built for
+            self.model.device = outputs.features[0].device
         try:
             with given(self.model, self.family.names, outputs.features), part("utils.events").EventStorage(0):
                 yield self.model
@@ -138,10 +167,18 @@ class Detectron2Detector(Detector):
             self.model.train(before)
 
     def losses(self, outputs: Outputs, targets: list[Target], sizes: Sequence[Size]) -> dict[str, Tensor]:
-        """The model's own."""
+        """The model's own; of the images with faces where it cannot do with others, and 0 without any."""
+        if self.family.needs_faces:
+            kept = [index for index, target in enumerate(targets) if _whole(target).any()]
+            if not kept:
+                return {"none": sum((level.float().sum() * 0 for level in outputs.features), torch.zeros(()))}
+            if len(kept) < len(targets):
+                outputs = Outputs([level[kept] for level in outputs.features])
+                targets, sizes = [targets[index] for index in kept], [sizes[index] for index in kept]
         inputs = self._inputs(outputs, sizes)
         for one, target in zip(inputs, targets, strict=True):
             one["instances"] = instances_of(target, one["image"].shape[-2:])
+            one |= self.family.more_inputs(self.model, target, one["image"].shape[-2:])
         with self._run(outputs, training=True) as model:
             found = model(inputs)
         return {name.removeprefix("loss_"): value for name, value in found.items()}
@@ -150,7 +187,8 @@ class Detectron2Detector(Detector):
     def predict(self, outputs: Outputs, sizes: Sequence[Size]) -> list[Prediction]:
         with self._run(outputs, training=False) as model:
             found = model(self._inputs(outputs, sizes))
-        return [prediction_of(one["instances"], size) for one, size in zip(found, sizes, strict=True)]
+        own = self.family.boxes_of_masks
+        return [prediction_of(one["instances"], size, own) for one, size in zip(found, sizes, strict=True)]
 
     def proposals(self, outputs: Outputs) -> list[LevelProposals]:
         return self.family.proposals(self.model, outputs.features)
@@ -173,7 +211,7 @@ def configured(config: Any, settings: Detectron2Settings, num_classes: int, infe
             f"{settings.config}: not a configuration of {settings.project} ({error}).",
             "`project: adelaidet` reads AdelaiDet's keys.",
         ) from None
-    for head in ("ROI_HEADS", "RETINANET", "FCOS", "MEInst"):
+    for head in ("ROI_HEADS", "RETINANET", "FCOS", "MEInst", "SOLOV2"):
         part_of = getattr(config.MODEL, head, None)
         for key, value in (
             ("NUM_CLASSES", num_classes),
@@ -181,6 +219,8 @@ def configured(config: Any, settings: Detectron2Settings, num_classes: int, infe
             ("INFERENCE_TH_TEST", inference.score_threshold),
             ("NMS_THRESH_TEST", inference.nms_threshold),
             ("NMS_TH", inference.nms_threshold),
+            ("UPDATE_THR", inference.score_threshold),  # SOLOv2's, behind its matrix NMS
+            ("MAX_PER_IMG", inference.max_detections),
         ):
             if part_of is not None and hasattr(part_of, key):
                 setattr(part_of, key, value)
@@ -191,12 +231,20 @@ def configured(config: Any, settings: Detectron2Settings, num_classes: int, infe
     return config
 
 
+def _as_it_is(image: Tensor) -> Tensor:
+    return image
+
+
+def _whole(target: Target) -> Tensor:
+    """Which of an image's boxes have an area, (N,)."""
+    return (target["boxes"][:, 2:] > target["boxes"][:, :2]).all(dim=1)
+
+
 def instances_of(target: Target, size: Sequence[int]) -> Any:
     """The faces of one image, as detectron2 has them; `size` is the image's, to which masks are cut."""
     structures = part("structures")
     height, width = (int(length) for length in size)
-    sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
-    real = (sides > 0).all(dim=1)
+    real = _whole(target)
     found = structures.Instances((height, width))
     found.gt_boxes = structures.Boxes(target["boxes"][real].float())
     found.gt_classes = target["labels"][real]
@@ -204,18 +252,24 @@ def instances_of(target: Target, size: Sequence[int]) -> Any:
     return found
 
 
-def prediction_of(found: Any, size: Size) -> Prediction:
-    """Detections of detectron2 in our terms: best first, in the image, masks at its valid size."""
+def prediction_of(found: Any, size: Size, from_masks: bool = False) -> Prediction:
+    """Detections of detectron2 in our terms: best first, in the image, masks at its valid size; boxes `from_masks` where the
+    model has none."""
     height, width = size
     boxes = found.pred_boxes.tensor.float()
+    masks = found.pred_masks.bool() if found.has("pred_masks") else None
+    if masks is not None and not len(masks):  # AdelaiDet's SOLOv2 gives no size then
+        masks = masks.new_zeros(0, height, width)
+    if masks is not None and from_masks:
+        boxes = boxes_of_masks(masks[:, :height, :width])
     limits = boxes.new_tensor([width, height, width, height])
     boxes = torch.minimum(boxes.clamp(min=0), limits)
     whole = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
     order = found.scores.argsort(descending=True, stable=True)
     order = order[whole[order]]
     boxes = boxes[order]
-    if found.has("pred_masks"):
-        masks = found.pred_masks[order].bool()[:, :height, :width]
+    if masks is not None:
+        masks = masks[order, :height, :width]
     else:
         x = torch.arange(width, device=boxes.device) + 0.5
         y = torch.arange(height, device=boxes.device)[:, None] + 0.5

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from comics.detectors.base import LevelProposals, crop_features
+from comics.detectors.base import LevelProposals, Target, crop_features
+from comics.detectors.cells import boxes_of_cells
 from comics.errors import UserError
 from comics.integrations.detectron2.package import part
 
@@ -78,6 +79,15 @@ class Family:
 
     def mask_channels(self, model: Any) -> int:
         return self.channels
+
+    boxes_of_masks = False
+    """Whether detections have no boxes of their own."""
+    needs_faces = False
+    """Whether its losses cannot do with an image without faces."""
+
+    def more_inputs(self, model: Any, target: Target, size: Sequence[int]) -> dict[str, Any]:
+        """What its losses want of an image of `size` beside its faces."""
+        return {}
 
 
 class Anchored(Family):
@@ -165,6 +175,15 @@ class AdelaiFCOS(Family):
             found.append(LevelProposals(boxes.detach(), torch.arange(height * width, device=distances.device)))
         return found
 
+    def more_inputs(self, model: Any, target: Target, size: Sequence[int]) -> dict[str, Any]:
+        """BlendMask's auxiliary segmentation: 0 behind the faces, and one more than the class on them."""
+        if not getattr(getattr(model, "basis_module", None), "loss_on", False):
+            return {}
+        height, width = (int(length) for length in size)
+        kinds = target["masks"][:, :height, :width].long() * (target["labels"][:, None, None] + 1)
+        found = kinds.amax(dim=0) if len(kinds) else kinds.new_zeros(height, width)
+        return {"basis_sem": found}
+
     @staticmethod
     def _branch(model: Any) -> Any:
         """BlendMask's and CondInst's module of the map that masks are made from; MEInst has none."""
@@ -181,6 +200,32 @@ class AdelaiFCOS(Family):
     def mask_channels(self, model: Any) -> int:
         branch = self._branch(model)
         return self.channels if branch is None else int(branch.tower[-1].in_channels)
+
+
+class Cells(Family):
+    """AdelaiDet's SOLOv2: cells with kernels, and one map that they are convolved with."""
+
+    boxes_of_masks = True
+    needs_faces = True
+
+    @staticmethod
+    def in_features(model: Any) -> Sequence[str]:
+        return list(model.instance_in_features)
+
+    def _map(self, model: Any, features: list[Tensor]) -> Tensor:
+        named = dict(zip(self.names, features, strict=True))
+        return model.mask_head([named[name] for name in model.mask_in_features])
+
+    @torch.no_grad()
+    def proposals(self, model: Any, features: list[Tensor]) -> list[LevelProposals]:
+        kernels = list(model.ins_head(model.split_feats(features))[1])
+        return boxes_of_cells(features, kernels, self._map(model, features), self.strides[0])
+
+    def mask_features(self, model: Any, features: list[Tensor], boxes: list[Tensor], size: int) -> Tensor:
+        return crop_features(self._map(model, features), boxes, size, self.strides[0])
+
+    def mask_channels(self, model: Any) -> int:
+        return int(model.num_masks)
 
 
 def _before_last(branch: Any, named: dict[str, Tensor]) -> Tensor:
@@ -205,14 +250,34 @@ def family_of(model: Any) -> Family:
     generator = getattr(model, "proposal_generator", None)
     if hasattr(generator, "fcos_head") or hasattr(generator, "MEInst_head"):
         return AdelaiFCOS(model)
+    if hasattr(model, "ins_head") and hasattr(model, "split_feats"):
+        return Cells(model)
     if hasattr(generator, "rpn_head"):
         return TwoStage(model)
     if hasattr(model, "head") and hasattr(model, "box2box_transform"):
         return Anchored(model)
     raise UserError(
         f"{type(model).__name__}: no adapter knows where its boxes are.",
-        "Known are Faster and Mask R-CNN, RetinaNet, FCOS, BlendMask, CondInst and MEInst; SOLOv2 is `detector: solov2`.",
+        "Known are Faster and Mask R-CNN, RetinaNet, FCOS, BlendMask, CondInst, MEInst and SOLOv2.",
     )
+
+
+def pixels_of(model: Any) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (3,) that a model normalises its images by. AdelaiDet's keep them inside of a function."""
+    if hasattr(model, "pixel_mean"):
+        return tuple(one.detach().float().flatten().cpu() for one in (model.pixel_mean, model.pixel_std))  # type: ignore[return-value]
+    device = getattr(model, "device", "cpu")
+    black, white = (model.normalizer(torch.full((3, 1, 1), value, device=device)) for value in (0.0, 255.0))
+    deviation = 255 / (white - black).double()
+    return (-black.double() * deviation).float().flatten().cpu(), deviation.float().flatten().cpu()
+
+
+def prepared(model: Any, inputs: Sequence[dict[str, Any]]) -> Tensor:
+    """The images of `inputs` as the model's backbone takes them, (B, 3, H, W)."""
+    if hasattr(model, "preprocess_image"):
+        return model.preprocess_image(inputs).tensor
+    images = [model.normalizer(one["image"].to(model.device)) for one in inputs]
+    return part("structures").ImageList.from_tensors(images, model.backbone.size_divisibility).tensor
 
 
 @contextmanager

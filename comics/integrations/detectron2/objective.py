@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from comics.bigrained import BiGrained
-from comics.integrations.detectron2.families import family_of, given
+from comics.integrations.detectron2.families import family_of, given, prepared
 from comics.integrations.detectron2.package import part
 from comics.params import ObjectiveParams
 
@@ -57,16 +57,16 @@ def add_bi_grained(
             if not self.training:
                 return super().forward(batched_inputs)
             (family,) = self._family
-            images = self.preprocess_image(batched_inputs)
-            maps = self.backbone(images.tensor)
+            images = prepared(self, batched_inputs)
+            maps = self.backbone(images)
             features = [maps[one] for one in family.names]
             with given(self, list(maps), list(maps.values())):
                 losses = dict(super().forward(batched_inputs))
-            faces, labels, masks = _truth(batched_inputs, images.tensor)
+            faces, labels, masks = _truth(batched_inputs, images)
             objective = self.bi_grained
             if objective.coarse is not None:
                 keyed = [{**one, "image": one.get("key_image", one["image"])} for one in batched_inputs]
-                found: Any = objective.keys(self.preprocess_image(keyed).tensor)
+                found: Any = objective.keys(prepared(self, keyed))
                 keys = [found[one] for one in family.names]
                 losses |= objective.coarse_terms(
                     features, keys, self._boxes(features), self._boxes(keys), faces, labels
