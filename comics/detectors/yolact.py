@@ -34,6 +34,7 @@ class Settings(DetectorSettings):
     """Settings of YOLACT."""
 
     published_inference: ClassVar = {"nms_threshold": 0.5, "pre_nms_top": 200}
+    training_code: ClassVar = 1
 
     prototypes: PositiveInt = 32
     """Maps that masks are combined from."""
@@ -102,13 +103,13 @@ def fast_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     return iou.amax(dim=1) <= threshold
 
 
-def inside_boxes(boxes: Tensor, shape: tuple[int, int], stride: float, margin: float = 0.0) -> Tensor:
-    """Cells (N, h, w), bool, of maps with `stride` that boxes (N, 4) contain, in part or by `margin` cells."""
+def inside_boxes(boxes: Tensor, shape: tuple[int, int], stride: float) -> Tensor:
+    """Cells (N, h, w), bool, of maps with `stride` whose corners lie in boxes (N, 4) or by less than a cell outside, as its
+    authors' code cuts masks."""
     left, top, right, bottom = (boxes / stride)[:, :, None, None].unbind(1)
     y = torch.arange(shape[0], device=boxes.device).view(-1, 1)
     x = torch.arange(shape[1], device=boxes.device).view(1, -1)
-    across = (x >= (left - margin).floor()) & (x < (right + margin).ceil())
-    return across & (y >= (top - margin).floor()) & (y < (bottom + margin).ceil())
+    return (x >= left - 1) & (x < right + 1) & (y >= top - 1) & (y < bottom + 1)
 
 
 def hard_negatives(logits: Tensor, labels: Tensor, ratio: int) -> Tensor:
@@ -269,7 +270,7 @@ class YOLACT(Detector):
         self, prototypes: Tensor, coefficients: Tensor, target: Target, faces: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Cross-entropy inside of the true boxes, divided by their area, summed over anchors, or over a random choice of
-        `most_masks` of them, for which it is scaled up; and the sum of `_iou_loss` likewise."""
+        `most_masks` of them, for which it is scaled up; and the sum of `_iou_loss` over the same, which is not."""
         total = len(faces)
         if total > self.most_masks:
             chosen = torch.randperm(total, device=faces.device)[: self.most_masks]
@@ -280,12 +281,11 @@ class YOLACT(Detector):
         drawn = self._combine(prototypes, coefficients)
         error = functional.binary_cross_entropy_with_logits(drawn, wanted, reduction="none")
         boxes = target["boxes"][faces].float()
-        inside = inside_boxes(boxes, shape, self.mask_stride, margin=1)
+        inside = inside_boxes(boxes, shape, self.mask_stride)
         area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1) / self.mask_stride**2
         each = (error * inside).sum(dim=(1, 2)) / area.clamp(min=1)
-        scale = total / len(faces)
         iou = self._iou_loss((drawn.sigmoid() * inside).detach(), wanted, target["labels"][faces])
-        return each.sum() * scale, None if iou is None else iou * scale
+        return each.sum() * (total / len(faces)), iou
 
     def _iou_loss(self, masks: Tensor, wanted: Tensor, labels: Tensor) -> Tensor | None:
         """Of what expects the IoU of masks (P, h, w), probabilities cut to their boxes, with `wanted` (P, h, w): a sum; None
@@ -334,13 +334,13 @@ class YOLACT(Detector):
             found.append((boxes[chosen], scores[labels, place_of], labels, coefficients[image, kept[chosen]]))
         return found
 
-    def _enlarge(self, probabilities: Tensor, boxes: Tensor, size: Size) -> Tensor:
+    def _enlarge(self, probabilities: Tensor, size: Size) -> Tensor:
         """Masks (N, height, width), bool, of probabilities (N, h, w) cut to their boxes."""
         padded = [side * self.mask_stride for side in probabilities.shape[-2:]]
         masks = [probabilities.new_zeros(0, *size, dtype=torch.bool)]
-        for part, own in zip(probabilities.split(16), boxes.split(16), strict=True) if len(boxes) else ():
+        for part in probabilities.split(16) if len(probabilities) else ():
             large = functional.interpolate(part[None], size=padded, mode="bilinear", align_corners=False)[0]
-            masks.append((large[:, : size[0], : size[1]] > 0.5) & inside_boxes(own, size, 1.0))
+            masks.append(large[:, : size[0], : size[1]] > 0.5)
         return torch.cat(masks)
 
     @torch.no_grad()
@@ -349,8 +349,8 @@ class YOLACT(Detector):
         for image, (boxes, scores, labels, coefficients) in enumerate(self._detect(outputs, sizes)):
             drawn = self._combine(outputs.prototypes[image], coefficients).sigmoid()
             shape = (drawn.shape[1], drawn.shape[2])
-            drawn = drawn * inside_boxes(boxes, shape, self.mask_stride, margin=1)
-            masks = self._enlarge(drawn, boxes, sizes[image])
+            drawn = drawn * inside_boxes(boxes, shape, self.mask_stride)
+            masks = self._enlarge(drawn, sizes[image])
             one = Prediction(boxes=boxes, scores=scores, labels=labels, masks=masks)
             factors = self._mask_factors(drawn, labels)
             if factors is not None:

@@ -27,6 +27,7 @@ class Settings(DetectorSettings):
     """Settings of YOLACT++."""
 
     published_inference: ClassVar = {"nms_threshold": 0.5, "pre_nms_top": 200}
+    training_code: ClassVar = 1
 
     prototypes: PositiveInt = 32
     """Maps that masks are combined from."""
@@ -37,12 +38,20 @@ class Settings(DetectorSettings):
     deformable_interval: int = Field(3, ge=0)
     """Of the blocks of a ResNet's last three stages, every how many has a deformable convolution; 0 for none. Backbones of
     timm have none."""
+    first_iou: float = Field(0.5, ge=0, le=1)
+    """IoU that every mask is expected to have before training: the last bias of the scoring network. At the published 0, a class
+    whose output starts below it is cut by the ReLU for every mask: it gets no gradient, and its masks score 0 for ever."""
 
 
 class MaskScorer(nn.Module):
-    """A mask at the prototypes' resolution to the IoU it is expected to have, for each class (figure 7)."""
+    """A mask at the prototypes' resolution to the IoU it is expected to have, for each class (figure 7).
 
-    def __init__(self, num_classes: int) -> None:
+    Args:
+        num_classes: foreground classes.
+        first_iou: what it expects before training, roughly.
+    """
+
+    def __init__(self, num_classes: int, first_iou: float = 0.5) -> None:
         super().__init__()
         inputs = (1, *WIDTHS[:-1])
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2) for a, b in zip(inputs, WIDTHS, strict=True))
@@ -50,6 +59,7 @@ class MaskScorer(nn.Module):
         for layer in (*self.convs, self.iou):
             nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.iou.bias, first_iou)  # type: ignore[arg-type]
 
     def forward(self, masks: Tensor) -> Tensor:
         """IoUs (N, classes), float32, not negative, of masks (N, h, w), probabilities cut to their boxes."""
@@ -72,7 +82,7 @@ class YOLACTPlus(YOLACT):
         if settings.deformable_interval and isinstance(extractor.body, ResNetBody):
             extractor.body.deform(settings.deformable_interval)
         super().__init__(extractor, num_classes=num_classes, settings=settings, **options)
-        self.scorer = MaskScorer(num_classes)
+        self.scorer = MaskScorer(num_classes, settings.first_iou)
 
     def _iou_loss(self, masks: Tensor, wanted: Tensor, labels: Tensor) -> Tensor:
         """Smooth L1 of the IoUs of masks whose face has more than `LEAST_AREA` cells, with weight 25."""

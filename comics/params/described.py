@@ -30,7 +30,8 @@ def from_description(description: Any, name: str, source: str) -> ResolvedRun:
     """
     try:
         content = dict(description)
-        content.pop("code_version", None)
+        for version in ("code_version", "detector_code"):
+            content.pop(version, None)
         dataset = dict(content.pop("dataset"))
         dataset_name, seed = str(dataset.pop("name")), int(content.pop("seed"))
         # what its weights started from is in them; digests of files are not settings

@@ -44,6 +44,9 @@ class DetectorSettings(Block):
 
     published_inference: ClassVar[Mapping[str, Any]] = {}
     """Where the published inference differs from the defaults of `comics.params.InferenceParams`, which are FCOS's."""
+    training_code: ClassVar[int] = 0
+    """Raised by hand with a change of the detector that trains other weights: renews its runs alone, where
+    `TRAINING_CODE_VERSION` renews all."""
     prepared: ClassVar[tuple[str, ...]] = ()
     """Files of the dataset's folder that training needs beside the images; a step of the workflow makes each."""
 

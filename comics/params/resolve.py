@@ -167,6 +167,7 @@ class ResolvedRun(Block):
         run["inference"] = {key: value for key, value in run["inference"].items() if key != "batch_size"}
         return {
             "code_version": TRAINING_CODE_VERSION,
+            **({"detector_code": code} if (code := type(self.model.settings).training_code) else {}),
             "dataset": {"name": self.dataset_name, **self.dataset.model_dump(mode="json", exclude=_NO_EFFECT_DATASET)},
             "seed": self.seed,
             **run,
