@@ -43,7 +43,6 @@ class Settings(DetectorSettings):
     """Settings of CenterMask."""
 
     published_inference: ClassVar = {"max_detections": 50}
-    training_code: ClassVar = 1
 
     proposals: PositiveInt = 100
     """Boxes an image, those found so far, among which the ones that train the mask head are."""
@@ -72,8 +71,8 @@ class SpatialAttention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # torch's own initialisation, as in its authors' code: larger weights begin with a map of zeros, and masks learn slowly
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = torch.cat((x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)), dim=1)

@@ -5,11 +5,14 @@ import re
 
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from comics import reported
+from comics.cli import app
 from comics.evaluation.seeds import compare_runs
 from comics.params import TEST_SPLITS
 from comics.report import figures, study, tables
+from comics.report.results import elsewhere_path
 
 from .conftest import REPOSITORY
 
@@ -31,10 +34,29 @@ def extended(project):
     return project
 
 
+def score_theirs(project):
+    """The row of detections that were made elsewhere, as the workflow scores it."""
+    project.dataset()
+    project.detections(["comics"])
+    found = project.root / project.params.resolve("comics").folder / "test_challenge.detections.json"
+    (row,) = [one for one in project.params.tables["my_table"].rows if one.detections]
+    (project.root / row.detections).parent.mkdir()
+    (project.root / row.detections).write_bytes(found.read_bytes())
+    scores = elsewhere_path("mini", row, "test_challenge")
+    truth = "data/mini/test_challenge/annotations.json"
+    done = CliRunner().invoke(app(), ["evaluate", truth, row.detections, "--output", str(scores)])
+    assert done.exit_code == 0, done.output
+
+
 def test_the_table_of_the_docs_renders(extended):
     extended.scores(["blendmask", "comics"])
+    score_theirs(extended)
     table = tables.build(extended.params, "my_table", extended.root)
-    assert [line.labels for line in table.blocks["test_challenge"]] == [("BlendMask", "base"), ("COMICS", "ours")]
+    assert [line.labels for line in table.blocks["test_challenge"]] == [
+        ("BlendMask", "base"),
+        ("COMICS", "ours"),
+        ("YOLO", "theirs"),
+    ]
     assert "Trained for half the time." in tables.to_latex(table)
 
 
@@ -43,6 +65,8 @@ def test_the_figures_of_the_docs_render(extended, name):
     runs = ["blendmask", "bi_grained", "comics"]
     splits = (*TEST_SPLITS, "val")
     extended.scores(runs)
+    if name == "my_scatter":
+        score_theirs(extended)
     extended.dataset(4, splits=splits)
     extended.detections(runs)
     written = figures.draw(extended.params, name, extended.root / f"{name}.pdf", extended.root)

@@ -243,7 +243,7 @@ def test_the_page_asks_for_nothing_and_is_the_same_each_time(shared):
     assert not re.search(r"@import|url\((?!data:)", text)
     page.render(shared.params, shared.root / "again.html", shared.root)
     assert (shared.root / "again.html").read_text() == text
-    assert len(shared.warnings) == 6  # tables V to IX and the errors figure have no results
+    assert len(shared.warnings) == 7  # tables V to IX and the figures of errors and of curves have no results
 
 
 def test_titles_are_text_and_never_markup(shared):

@@ -103,7 +103,7 @@ def test_the_page_shows_what_was_found_and_else_says_how_to_make_it(studied):
     assert "Make it with <code>snakemake claim</code>" in to_html(studied.params, gather(studied.params, studied.root))
     study.compute(studied.params, "claim", fabricated(0.01, 0.03))
     view, *others = gather(studied.params, studied.root).studies
-    assert [other["view"] for other in others] == [None, None]  # not made
+    assert [other["view"] for other in others] == [None] * (len(studied.params.studies) - 1)  # not made
     first, second, *_ = view["view"]["rows"]
     assert view["view"]["headings"] == ["Detection, AP"]
     assert (first["label"], first["cells"][0]["bar"]) == ("BlendMask", [])
@@ -167,7 +167,7 @@ def test_nothing_computed_and_runs_that_changed_are_refused(studied):
         study.render(studied.params, "claim", studied.root)
     assert missing.value.remedy == "Renew with: snakemake results/mini/studies/claim.json"
     study.compute(studied.params, "claim", fabricated(0.1, 0.2))
-    studied.edit("&longer {epochs: 12, milestones", "&longer {epochs: 11, milestones")
+    studied.edit("&longer {epochs: 3, milestones", "&longer {epochs: 4, milestones")
     with pytest.raises(UserError, match="other versions of its runs"):
         study.render(studied.params, "claim", studied.root)
     with pytest.raises(UserError, match="claim_blendmask/seed0"):
