@@ -115,10 +115,10 @@ def test_hard_negatives_are_the_least_sure():
 
 
 def test_cells_inside_boxes():
-    found = inside_boxes(torch.tensor([[4.0, 8, 15, 16], [9, 9, 10, 10]]), (6, 6), 4.0)
-    assert found[0].nonzero().tolist() == [[y, x] for y in (2, 3) for x in (1, 2, 3)]
-    assert found[1].nonzero().tolist() == [[2, 2]]
-    assert inside_boxes(torch.tensor([[9.0, 9, 10, 10]]), (6, 6), 4.0, 1)[0].sum() == 9
+    found = inside_boxes(torch.tensor([[8.0, 8, 15, 16], [9, 9, 10, 10]]), (6, 6), 4.0)
+    # from 2 to 3.75 and from 2 to 4 cells, and less than a cell on each side
+    assert found[0].nonzero().tolist() == [[y, x] for y in (1, 2, 3, 4) for x in (1, 2, 3, 4)]
+    assert found[1].nonzero().tolist() == [[y, x] for y in (2, 3) for x in (2, 3)]
 
 
 @pytest.mark.parametrize("name", ["yolact", "yolact_plus"])
@@ -138,8 +138,8 @@ def test_losses_of_yolact_beside_plain_sums(name):
         wanted = (small[0, 0] > 0.5).float()
         left, top, right, bottom = target["boxes"][face].tolist()
         total = 0.0
-        for y in range(max(0, math.floor(top / 4 - 1)), min(24, math.ceil(bottom / 4 + 1))):
-            for x in range(max(0, math.floor(left / 4 - 1)), min(24, math.ceil(right / 4 + 1))):
+        for y in range(max(0, math.ceil(top / 4 - 1)), min(24, math.ceil(bottom / 4 + 1))):
+            for x in range(max(0, math.ceil(left / 4 - 1)), min(24, math.ceil(right / 4 + 1))):
                 p = float(drawn[y, x])
                 total -= math.log(p) if wanted[y, x] else math.log(1 - p)
         expected += total / ((right - left) * (bottom - top) / 16)
