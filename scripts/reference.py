@@ -195,9 +195,16 @@ class Section:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
 
+def _detectors() -> list[str]:
+    """Those of this package, whatever else has been made known to the process."""
+    from comics.params.detectors import names, settings_of
+
+    return [name for name in names() if settings_of(name).__module__.startswith("comics.")]
+
+
 def sections() -> dict[Any, Section]:
     """Every block that params.yaml may hold, by class, in the order of the file."""
-    from comics.params.detectors import names, settings_of
+    from comics.params.detectors import settings_of
     from comics.params.file import ParamsFile
     from comics.params.reports import GridRows
     from comics.params.runs import ModelParams
@@ -220,7 +227,7 @@ def sections() -> dict[Any, Section]:
                 found[block] = Section(path + told, block)
                 below(block, path, told)
         if model is ModelParams:
-            for name in names():
+            for name in _detectors():
                 settings = settings_of(name)
                 found.setdefault(settings, Section(f"{place}.{name}", settings))
 
@@ -236,13 +243,13 @@ def _short(value: Any) -> str:
 
 def _collect(found: dict[Any, Section], model: Any, content: Any) -> None:
     """Values that `content`, a block of our params.yaml, gives the fields of `model`, and so on below."""
-    from comics.params.detectors import names, settings_of
+    from comics.params.detectors import settings_of
     from comics.params.runs import ModelParams
 
     if not isinstance(content, Mapping):
         return
     for key, value in content.items():
-        if model is ModelParams and key in names():
+        if model is ModelParams and key in _detectors():
             _collect(found, settings_of(key), value)
         elif key in model.model_fields:
             blocks = list(_blocks(model.model_fields[key].annotation))

@@ -236,8 +236,8 @@ def test_the_command_that_a_refusal_prints_renews_what_snakemake_did_not_make(ma
 
 
 def test_detections_made_elsewhere_are_scored_as_a_step(project: Path, run: Run) -> None:
-    last = "      - {label: COMICS, paper: COMICS, run: comics, optional: true}\n  table_iii:"
-    edit(project / "params.yaml", last, f"      - {{label: Theirs, detections: theirs/found.json}}\n{last}")
+    following = "  table_iii:\n"
+    edit(project / "params.yaml", following, f"      - {{label: Theirs, detections: theirs/found.json}}\n{following}")
     target = "reports/table_ii.tex"
     refused = run("snakemake", "-n", target, cwd=project, code=1)
     assert "detections: theirs/found.json: no such file" in refused.stdout
