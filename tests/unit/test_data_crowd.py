@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from numpy._core import _multiarray_umath as umath
 from PIL import Image, ImageFilter
-from pycocotools import mask as rle
 
 from comics.data.crowd.dataset import make, render_image
 from comics.data.crowd.forgeries import leave_traces, random_traces
@@ -23,49 +21,6 @@ from comics.data.openforensics.dataset import convert
 from comics.params import FORGERIES, TRACES, CrowdDataset, ForgeryTraces
 
 SPEC = CrowdDataset(seed=5, width=128, height=96, train=5, val=1, test_dev=2, test_challenge=2)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mini") / "raw"
-    make(SPEC, folder, processes=1)
-    return folder
-
-
-def test_files_have_openforensics_own_form(raw: Path) -> None:
-    content = json.loads((raw / "Train_poly.json").read_text())
-    assert [(c["id"], c["name"]) for c in content["categories"]] == [(0, "Real"), (1, "Fake")]
-    assert content["images"][0]["file_name"].startswith("Images/Train/")
-    for image in content["images"]:
-        with Image.open(raw / image["file_name"]) as file:
-            assert (file.format, file.size) == ("JPEG", (image["width"], image["height"]))
-    for face in content["annotations"]:
-        forgery = {"forgery"} if face["category_id"] == 1 else set()
-        assert set(face) == {"id", "image_id", "iscrowd", "area", "category_id", "bbox", "segmentation"} | forgery
-    assert [face["id"] for face in content["annotations"]] == list(range(len(content["annotations"])))
-
-
-def test_boxes_and_areas_are_those_of_the_outlines(raw: Path) -> None:
-    content = json.loads((raw / "Train_poly.json").read_text())
-    assert content["annotations"]
-    for face in content["annotations"]:
-        mask = rle.decode(rle.merge(rle.frPyObjects(face["segmentation"], SPEC.height, SPEC.width)))
-        x, y, width, height = face["bbox"]
-        rows, columns = np.nonzero(mask)
-        assert columns.min() == pytest.approx(x, abs=1.1)
-        assert rows.max() + 1 == pytest.approx(y + height, abs=1.1)
-        assert mask.sum() == face["area"]
-        assert width > 0
-
-
-def test_the_normal_conversion_takes_it(raw: Path, tmp_path: Path) -> None:
-    report = convert(raw, tmp_path)
-    assert [report.splits[split].images for split in ("train", "val", "test_dev", "test_challenge")] == [5, 1, 2, 2]
 
 
 def scene(index: int, fake_share: float, **traces: float) -> tuple[np.ndarray, list[Face]]:

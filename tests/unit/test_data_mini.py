@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from comics.data.mini.dataset import make, outline, render_image, simplify
-from comics.data.openforensics.dataset import convert
 from comics.params import MiniDataset
 
 SPEC = MiniDataset(seed=5, width=128, height=96, train=5, val=1, test_dev=2, test_challenge=2)
@@ -54,36 +52,6 @@ def test_what_is_there_is_not_rendered_again_unless_the_seed_changed(raw: Path, 
     before = (raw / "Val_poly.json").read_bytes()
     make(SPEC.model_copy(update={"seed": 6}), tmp_path, processes=1)
     assert (tmp_path / "Val_poly.json").read_bytes() != before
-
-
-def test_files_have_openforensics_own_form(raw: Path) -> None:
-    content = json.loads((raw / "Train_poly.json").read_text())
-    assert [(c["id"], c["name"]) for c in content["categories"]] == [(0, "Real"), (1, "Fake")]
-    assert content["images"][0]["file_name"].startswith("Images/Train/")
-    for image in content["images"]:
-        with Image.open(raw / image["file_name"]) as file:
-            assert (file.format, file.size) == ("JPEG", (image["width"], image["height"]))
-    for face in content["annotations"]:
-        assert set(face) == {"id", "image_id", "iscrowd", "area", "category_id", "bbox", "segmentation"}
-    assert [face["id"] for face in content["annotations"]] == list(range(len(content["annotations"])))
-
-
-def test_boxes_and_areas_are_those_of_the_outlines(raw: Path) -> None:
-    content = json.loads((raw / "Train_poly.json").read_text())
-    assert content["annotations"]
-    for face in content["annotations"]:
-        mask = rle.decode(rle.merge(rle.frPyObjects(face["segmentation"], SPEC.height, SPEC.width)))
-        x, y, width, height = face["bbox"]
-        rows, columns = np.nonzero(mask)
-        assert columns.min() == pytest.approx(x, abs=1.1)
-        assert rows.max() + 1 == pytest.approx(y + height, abs=1.1)
-        assert mask.sum() == pytest.approx(face["area"], rel=0.15, abs=12)
-        assert width > 0
-
-
-def test_the_normal_conversion_takes_it(raw: Path, tmp_path: Path) -> None:
-    report = convert(raw, tmp_path)
-    assert [report.splits[split].images for split in ("train", "val", "test_dev", "test_challenge")] == [5, 1, 2, 2]
 
 
 def test_another_size_of_a_test_split_renders_that_one_alone(raw: Path, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from comics.data.crowd.people import Light
-from comics.data.crowd.shapes import Array, Colour, blur, edge, mix, noise_field, pixels_last, planes
+from comics.data.rendering.people import Light
+from comics.data.rendering.shapes import Array, Colour, blur, edge, mix, noise_field, pixels_last, planes
 
 _PLACES = ("room", "street", "meadow", "lights")
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from comics.data.crowd.camera import compress, recompress
 from comics.data.crowd.scenes import render_scene
-from comics.data.mini.dataset import FAKE_SHARE, outline, write_dataset
+from comics.data.mini.dataset import FAKE_SHARE, annotation, outline, write_dataset
 from comics.data.perturb.operations import perturb
+from comics.data.rendering.camera import compress, recompress
 from comics.params import SPLITS, CrowdDataset
 from comics.progress import Progress, silent
 
@@ -23,16 +23,8 @@ RECIPE = 4
 
 
 def _annotation(polygons: list[list[float]], forgery: str, size: tuple[int, int]) -> dict[str, Any]:
-    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
-    low, high = points.min(0), points.max(0)
-    annotation = {
-        "iscrowd": 0,
-        "area": int(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(polygons, *size)))),
-        "category_id": int(bool(forgery)),
-        "bbox": [round(float(value), 2) for value in (*low, *(high - low))],
-        "segmentation": polygons,
-    }
-    return annotation | ({"forgery": forgery} if forgery else {})
+    area = int(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(polygons, *size))))
+    return annotation(polygons, bool(forgery), area) | ({"forgery": forgery} if forgery else {})
 
 
 def render_image(spec: CrowdDataset, split: str, index: int) -> tuple[bytes, list[dict[str, Any]]]:

@@ -15,8 +15,9 @@ import numpy as np
 
 from comics.data.crowd import features, hair, wear
 from comics.data.crowd.features import EYE_Y, MOUTH_Y
-from comics.data.crowd.people import Expression, Head, Light, Pose
-from comics.data.crowd.shapes import (
+from comics.data.crowd.people import Expression, Head
+from comics.data.rendering.people import Light, Pose
+from comics.data.rendering.shapes import (
     Array,
     band,
     bell,

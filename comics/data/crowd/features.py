@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from comics.data.crowd.people import Expression, Head, Pose
-from comics.data.crowd.shapes import Array, bell, bump, cos_sin, edge, mix, planes, smoothstep, spot
+from comics.data.crowd.people import Expression, Head
+from comics.data.rendering.people import Pose
+from comics.data.rendering.shapes import Array, bell, bump, cos_sin, edge, mix, planes, smoothstep, spot
 
 EYE_X, EYE_Y = 0.295, -0.02
 MOUTH_Y = 0.585

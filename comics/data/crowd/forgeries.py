@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from comics.data.crowd.camera import recompress, to_picture, to_pixels
 from comics.data.crowd.faces import Layer
 from comics.data.crowd.people import Expression, Head, random_expression, random_head
-from comics.data.crowd.shapes import Array, bump, smoothstep
+from comics.data.rendering.camera import recompress, to_picture, to_pixels
+from comics.data.rendering.shapes import Array, bump, smoothstep
 from comics.params import FORGERIES, TRACES, ForgeryTraces
 
 _TINT = (0.3, 0.55, 1.0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from comics.data.crowd.features import EYE_Y, MOUTH_Y
-from comics.data.crowd.people import Head, Light
-from comics.data.crowd.shapes import Array, bell, bump, edge, mix, noise_line, planes, smoothstep, spot
+from comics.data.crowd.people import Head
+from comics.data.rendering.people import Light
+from comics.data.rendering.shapes import Array, bell, bump, edge, mix, noise_line, planes, smoothstep, spot
 
 _PUFF = {"bald": 0.0, "buzz": 0.015, "short": 0.07, "parted": 0.10, "fringe": 0.11, "long": 0.13, "curly": 0.24}
 

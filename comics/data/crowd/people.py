@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from comics.data.crowd.shapes import Colour
-
-
-@dataclass(frozen=True)
-class Light:
-    """One directional light over an ambient one; `direction` points towards the light (x right, y down, z viewer)."""
-
-    direction: Colour
-    colour: Colour
-    ambient: float
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Rotation of a head in radians: yaw to the right of the image, pitch down, roll clockwise."""
-
-    yaw: float
-    pitch: float
-    roll: float
+from comics.data.rendering.people import IRIS, Pose, random_skin, triple
+from comics.data.rendering.shapes import Colour
 
 
 @dataclass(frozen=True)
@@ -100,20 +81,6 @@ _HAIR = np.array(
         [0.33, 0.32, 0.31],
     ]
 )
-_IRIS = np.array([[0.05, 0.022, 0.01], [0.11, 0.06, 0.025], [0.09, 0.12, 0.05], [0.10, 0.17, 0.26]])
-
-
-def _triple(values: NDArray[np.float64]) -> Colour:
-    return float(values[0]), float(values[1]), float(values[2])
-
-
-def random_light(rng: np.random.Generator) -> Light:
-    """A light from above, from the side more often than not, warm to cool."""
-    side, above = rng.uniform(-1.0, 1.0), rng.uniform(0.1, 0.9)
-    x, y, z = side * 1.2, -above, rng.uniform(0.4, 1.1)
-    norm = math.sqrt(x * x + y * y + z * z)
-    warmth = rng.uniform(-0.14, 0.14)
-    return Light((x / norm, y / norm, z / norm), (1.0 + warmth, 1.0, 1.0 - warmth), rng.uniform(0.2, 0.5))
 
 
 def random_pose(rng: np.random.Generator) -> Pose:
@@ -148,17 +115,15 @@ def random_expression(rng: np.random.Generator) -> Expression:
 def random_head(rng: np.random.Generator) -> Head:
     """Draw an identity."""
     tone = rng.uniform(0.0, 5.0)
-    lower = min(int(tone), 4)
-    skin = _SKIN[lower] + (tone - lower) * (_SKIN[lower + 1] - _SKIN[lower])
-    skin = skin * rng.uniform(0.9, 1.1) * (1.0 + rng.uniform(-0.05, 0.05, 3))
+    skin = random_skin(rng, _SKIN, tone)
     dark = tone > 2.6
     hair = _HAIR[rng.integers(0, 2 if dark and rng.random() < 0.85 else len(_HAIR))] * rng.uniform(0.7, 1.3)
     style = str(rng.choice(HAIR_STYLES, p=[0.07, 0.08, 0.2, 0.17, 0.26, 0.13, 0.09]))
     bearded = style not in ("long", "fringe") and rng.random() < 0.5
     return Head(
         seed=int(rng.integers(0, 2**31)),
-        skin=_triple(np.clip(skin, 0.02, 0.9)),
-        hair=_triple(hair),
+        skin=triple(np.clip(skin, 0.02, 0.9)),
+        hair=triple(hair),
         hair_style=style,
         hair_line=rng.uniform(-0.72, -0.54),
         receding=rng.uniform(0.0, 1.0),
@@ -168,7 +133,7 @@ def random_head(rng: np.random.Generator) -> Head:
         eye_size=rng.uniform(0.125, 0.16),
         eye_gap=rng.uniform(0.94, 1.08),
         eye_open=rng.uniform(0.34, 0.52),
-        iris=_triple(_IRIS[rng.integers(0, 2 if dark else len(_IRIS))] * rng.uniform(0.8, 1.3)),
+        iris=triple(IRIS[rng.integers(0, 2 if dark else len(IRIS))] * rng.uniform(0.8, 1.3)),
         brow_weight=rng.uniform(0.3, 1.0),
         brow_tilt=rng.uniform(-0.16, 0.10),
         brow_height=rng.uniform(0.165, 0.22),
@@ -183,6 +148,6 @@ def random_head(rng: np.random.Generator) -> Head:
         freckles=rng.uniform(0.3, 1.0) if rng.random() < 0.2 else 0.0,
         glasses=str(rng.choice(["none", "clear", "dark"], p=[0.72, 0.22, 0.06])),
         cap=bool(rng.random() < 0.09),
-        cloth=_triple(0.25 * rng.uniform(0.02, 1.0) + rng.uniform(0.0, 0.22, 3)),
+        cloth=triple(0.25 * rng.uniform(0.02, 1.0) + rng.uniform(0.0, 0.22, 3)),
         pattern=int(rng.integers(0, 4)),
     )

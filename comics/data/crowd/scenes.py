@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from comics.data.crowd.backgrounds import obstacle, render_background
-from comics.data.crowd.camera import Pixels, expose, grain, random_camera, to_pixels
 from comics.data.crowd.faces import Layer, render_head
 from comics.data.crowd.forgeries import (
     leave_traces,
@@ -17,16 +16,10 @@ from comics.data.crowd.forgeries import (
     redraw,
     region_coverage,
 )
-from comics.data.crowd.people import (
-    Expression,
-    Head,
-    Pose,
-    random_expression,
-    random_head,
-    random_light,
-    random_pose,
-)
-from comics.data.crowd.shapes import Array, blur
+from comics.data.crowd.people import Expression, Head, random_expression, random_head, random_pose
+from comics.data.rendering.camera import Pixels, expose, grain, random_camera, to_pixels
+from comics.data.rendering.people import Pose, random_light
+from comics.data.rendering.shapes import Array, blur
 from comics.params import ForgeryTraces
 
 MIN_VISIBLE = 0.3
@@ -121,7 +114,9 @@ def render_scene(
         The pixels (H, W, 3) before compression, the annotated faces, and the JPEG quality of the camera.
     """
     traces = traces or ForgeryTraces()
-    light, camera, size = random_light(rng), random_camera(rng), (height, width)
+    light = random_light(rng, aside=1.2, front=0.4, ambient=(0.2, 0.5))
+    camera = random_camera(rng, noise=(0.7, 1.3), exposure=(0.8, 1.35), blur=0.4, quality=84)
+    size = (height, width)
     scene = render_background(rng, height, width, light)
     people: list[_Person] = []
     coverages: list[Array] = []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from comics.data.crowd.features import EYE_X, EYE_Y
-from comics.data.crowd.people import Head, Light
-from comics.data.crowd.shapes import Array, bell, bump, edge, mix, planes, smoothstep
+from comics.data.crowd.people import Head
+from comics.data.rendering.people import Light
+from comics.data.rendering.shapes import Array, bell, bump, edge, mix, planes, smoothstep
 
 
 def body(

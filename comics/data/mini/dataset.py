@@ -6,7 +6,6 @@ on how many processes render it or on where they were interrupted, and is the sa
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,12 +14,12 @@ from typing import Any
 
 import contourpy
 import numpy as np
-from PIL import Image
 
-from comics.data.mini.faces import Array
-from comics.data.mini.scenes import compress, render_scene
+from comics.data.mini.scenes import render_scene
 from comics.data.openforensics.dataset import SPLIT_NAMES, annotation_name
 from comics.data.perturb.operations import perturb
+from comics.data.rendering.camera import compress, recompress
+from comics.data.rendering.shapes import Array
 from comics.files import atomic_write, write_json
 from comics.machine import cores
 from comics.params import SPLITS, MiniDataset
@@ -91,12 +90,13 @@ def outline(coverage: Array) -> list[list[float]]:
     return polygons
 
 
-def _annotation(polygons: list[list[float]], fake: bool) -> dict[str, Any]:
+def annotation(polygons: list[list[float]], fake: bool, area: float) -> dict[str, Any]:
+    """A face as OpenForensics notes it, without ids; `area` in square px."""
     points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
     low, high = points.min(0), points.max(0)
     return {
         "iscrowd": 0,
-        "area": round(sum(_area(np.reshape(polygon, (-1, 2))) for polygon in polygons), 2),
+        "area": area,
         "category_id": int(fake),
         "bbox": [round(float(value), 2) for value in (*low, *(high - low))],
         "segmentation": polygons,
@@ -110,15 +110,15 @@ def render_image(spec: MiniDataset, split: str, index: int) -> tuple[bytes, list
     pixels, faces, quality = render_scene(rng, spec.height, spec.width, FAKE_SHARE[split])
     if split == "test_challenge":
         # the photograph is perturbed after it was compressed, as pictures on their way through the web are
-        with Image.open(io.BytesIO(compress(pixels, quality))) as file:
-            pixels = np.asarray(file.convert("RGB"))
+        pixels = recompress(pixels, quality)
         pixels = perturb(pixels, seed=spec.seed, name=name, level=spec.challenge_level).image
         quality = 92
     annotations = []
     for face in faces:
         polygons = outline(face.coverage)
         if polygons:
-            annotations.append(_annotation(polygons, face.fake))
+            area = round(sum(_area(np.reshape(polygon, (-1, 2))) for polygon in polygons), 2)
+            annotations.append(annotation(polygons, face.fake, area))
     return compress(pixels, quality), annotations
 
 

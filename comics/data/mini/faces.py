@@ -6,65 +6,25 @@ map whose normals are lit by one directional light over an ambient term.
 
 Large arrays see only ``+ - * / sqrt min max``, which IEEE 754 fixes to the last bit, and never ``exp`` or ``sin``, whose
 last bit depends on the processor: that is what makes the dataset the same on every machine. Colours are linear
-light in [0, 1] until the camera (`comics.data.mini.scenes`) encodes them.
+light in [0, 1] until the camera (`comics.data.rendering.camera`) encodes them.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-Array = NDArray[Any]  # float32; numpy's stubs lose the width in arithmetic with Python numbers
+from comics.data.rendering.people import IRIS, Light, Pose, random_skin, triple
+from comics.data.rendering.shapes import Array, bump, noise_field, smoothstep
 
 FACE_UNITS = 1.62
 """Height of the face (hair line to chin) in units of the head's half height; turns a face height into a scale."""
 
 EYE_X, EYE_Y = 0.295, -0.02
 MOUTH_Y = 0.585
-
-
-def smoothstep(low: float, high: float, value: Array) -> Array:
-    """0 below `low`, 1 above `high`, cubic between (reversed where `low` > `high`)."""
-    t = np.clip((value - np.float32(low)) * np.float32(1.0 / (high - low)), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
-
-
-def bump(squared: Array) -> Array:
-    """A bell of the squared distance, 1 at 0 and 0 from 1 on: (1 - d^2)^2, cheap and exact to the last bit."""
-    t = np.maximum(1.0 - squared, 0.0)
-    return t * t
-
-
-def noise_field(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]) -> Array:
-    """Smooth noise, about standard normal, whose cells are `cell` = (height, width) pixels."""
-    height, width = shape
-    rows = max(2, math.ceil(height / cell[0]) + 1)
-    columns = max(2, math.ceil(width / cell[1]) + 1)
-    coarse = rng.standard_normal((rows, columns), dtype=np.float32)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-@dataclass(frozen=True)
-class Light:
-    """One directional light over an ambient one; `direction` points towards the light (x right, y down, z viewer)."""
-
-    direction: tuple[float, float, float]
-    colour: tuple[float, float, float]
-    ambient: float
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Rotation of a head in radians: yaw to the right of the image, pitch down, roll clockwise."""
-
-    yaw: float
-    pitch: float
-    roll: float
 
 
 @dataclass(frozen=True)
@@ -136,17 +96,6 @@ _HAIR = np.array(
         [0.36, 0.35, 0.34],
     ]
 )
-_IRIS = np.array([[0.05, 0.022, 0.01], [0.11, 0.06, 0.025], [0.09, 0.12, 0.05], [0.10, 0.17, 0.26]])
-
-
-def random_light(rng: np.random.Generator) -> Light:
-    """A light from above, from the side more often than not, warm to cool."""
-    side, above = rng.uniform(-1.0, 1.0), rng.uniform(0.1, 0.9)
-    x, y, z = side * 1.1, -above, rng.uniform(0.45, 1.1)
-    norm = math.sqrt(x * x + y * y + z * z)
-    warmth = rng.uniform(-0.14, 0.14)
-    colour = (1.0 + warmth, 1.0, 1.0 - warmth)
-    return Light((x / norm, y / norm, z / norm), colour, rng.uniform(0.22, 0.55))
 
 
 def random_pose(rng: np.random.Generator) -> Pose:
@@ -155,24 +104,18 @@ def random_pose(rng: np.random.Generator) -> Pose:
     return Pose(yaw, float(np.clip(rng.normal(0.0, 0.13), -0.3, 0.3)), float(np.clip(rng.normal(0.0, 0.16), -0.5, 0.5)))
 
 
-def _tuple3(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])
-
-
 def random_head(rng: np.random.Generator, tone: float | None = None) -> Head:
     """Draw an identity. `tone` in [0, 5] fixes the skin's place between fair and dark (None draws it)."""
     tone = rng.uniform(0.0, 5.0) if tone is None else float(np.clip(tone, 0.0, 5.0))
-    lower = min(int(tone), 4)
-    skin = _SKIN[lower] + (tone - lower) * (_SKIN[lower + 1] - _SKIN[lower])
-    skin = skin * rng.uniform(0.9, 1.1) * (1.0 + rng.uniform(-0.05, 0.05, 3))
+    skin = random_skin(rng, _SKIN, tone)
     dark = tone > 2.6
     hair = _HAIR[rng.integers(0, 2 if dark and rng.random() < 0.85 else len(_HAIR))] * rng.uniform(0.7, 1.3)
     style = str(rng.choice(["bald", "short", "long", "afro", "fringe"], p=[0.08, 0.4, 0.28, 0.08, 0.16]))
     beard = rng.uniform(0.35, 0.95) if style in ("bald", "short", "afro") and rng.random() < 0.4 else 0.0
     return Head(
         seed=int(rng.integers(0, 2**31)),
-        skin=_tuple3(np.clip(skin, 0.02, 0.9)),
-        hair=_tuple3(hair),
+        skin=triple(np.clip(skin, 0.02, 0.9)),
+        hair=triple(hair),
         hair_style=style,
         hair_line=rng.uniform(-0.72, -0.52),
         width=rng.uniform(0.68, 0.80),
@@ -180,7 +123,7 @@ def random_head(rng: np.random.Generator, tone: float | None = None) -> Head:
         eye_size=rng.uniform(0.125, 0.165),
         eye_gap=rng.uniform(0.94, 1.08),
         eye_open=rng.uniform(0.32, 0.52),
-        iris=_tuple3(_IRIS[rng.integers(0, 2 if dark else len(_IRIS))] * rng.uniform(0.8, 1.3)),
+        iris=triple(IRIS[rng.integers(0, 2 if dark else len(IRIS))] * rng.uniform(0.8, 1.3)),
         brow_weight=rng.uniform(0.35, 1.0),
         brow_tilt=rng.uniform(-0.16, 0.10),
         brow_height=rng.uniform(0.17, 0.235),
@@ -196,7 +139,7 @@ def random_head(rng: np.random.Generator, tone: float | None = None) -> Head:
         freckles=rng.uniform(0.3, 1.0) if rng.random() < 0.2 else 0.0,
         glasses=str(rng.choice(["none", "clear", "dark"], p=[0.76, 0.18, 0.06])),
         cap=bool(rng.random() < 0.08),
-        cloth=_tuple3(rng.uniform(0.02, 0.6, 3) * rng.uniform(0.3, 1.0)),
+        cloth=triple(rng.uniform(0.02, 0.6, 3) * rng.uniform(0.3, 1.0)),
     )
 
 

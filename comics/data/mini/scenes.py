@@ -8,39 +8,19 @@ light that does not fit.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from comics.data.mini.faces import (
-    FACE_UNITS,
-    Array,
-    Head,
-    Layer,
-    Light,
-    Pose,
-    noise_field,
-    random_head,
-    random_light,
-    random_pose,
-    render_head,
-    smoothstep,
-)
-
-Pixels = NDArray[np.uint8]
+from comics.data.mini.faces import FACE_UNITS, Head, Layer, random_head, random_pose, render_head
+from comics.data.rendering.camera import Camera, Pixels, blurred, expose, grain, random_camera, to_picture, to_pixels
+from comics.data.rendering.people import Light, Pose, random_light
+from comics.data.rendering.shapes import Array, noise_field, smoothstep
 
 MIN_VISIBLE = 0.3
 """A face is annotated when at least this share of it is seen."""
-
-# sRGB's transfer curve as a table: a power's last bit depends on the processor, a rounded table's entries do not
-_CURVE_STEPS = 4096
-_linear = np.arange(_CURVE_STEPS + 1) / _CURVE_STEPS
-_CURVE = np.round(np.where(_linear <= 0.0031308, 12.92 * _linear, 1.055 * _linear ** (1 / 2.4) - 0.055), 6).astype(
-    np.float32
-)
 
 
 @dataclass(frozen=True)
@@ -51,69 +31,18 @@ class Face:
     fake: bool
 
 
-def encode_srgb(linear: Array) -> Array:
-    """Linear light to sRGB, both in [0, 1]; nearest entry of a table, whose steps sensor noise hides."""
-    return _CURVE[(np.clip(linear, 0, 1) * np.float32(_CURVE_STEPS) + np.float32(0.5)).astype(np.int32)]
+def _light(rng: np.random.Generator) -> Light:
+    return random_light(rng, aside=1.1, front=0.45, ambient=(0.22, 0.55))
 
 
-@dataclass(frozen=True)
-class Camera:
-    """Exposure, read noise and shot noise (in sRGB units), grain size in px, vignetting, blur and JPEG quality."""
-
-    exposure: float
-    read_noise: float
-    shot_noise: float
-    grain: float
-    vignette: float
-    blur: float
-    quality: int
-
-
-def random_camera(rng: np.random.Generator) -> Camera:
-    """A phone or a compact camera in good to poor light."""
-    noise = rng.uniform(0.4, 1.0)
-    return Camera(
-        exposure=rng.uniform(0.75, 1.25),
-        read_noise=0.007 * noise,
-        shot_noise=0.022 * noise,
-        grain=rng.uniform(1.0, 1.6),
-        vignette=rng.uniform(0.0, 0.35),
-        blur=rng.uniform(0.0, 0.45),
-        quality=int(rng.integers(82, 96)),
-    )
+def _camera(rng: np.random.Generator) -> Camera:
+    return random_camera(rng, noise=(0.4, 1.0), exposure=(0.75, 1.25), blur=0.45, quality=82)
 
 
 def photograph(linear: Array, camera: Camera, rng: np.random.Generator) -> Array:
     """What the camera makes of linear light (H, W, 3): sRGB in [0, 1], with noise, not yet compressed."""
-    height, width = linear.shape[:2]
-    rows = (np.arange(height, dtype=np.float32)[:, None] + 0.5) / height * 2 - 1
-    columns = (np.arange(width, dtype=np.float32)[None, :] + 0.5) / width * 2 - 1
-    falloff = 1 - np.float32(camera.vignette * 0.5) * (rows * rows + columns * columns)
-    picture = encode_srgb(linear * (np.float32(camera.exposure) * falloff)[..., None])
-    if camera.blur:
-        picture = _blurred(picture, camera.blur)
-    luma = noise_field(rng, (height, width), (camera.grain, camera.grain))
-    chroma = rng.standard_normal((height, width, 3), dtype=np.float32)
-    noise = luma[..., None] + np.float32(0.5) * chroma
-    level = np.float32(camera.read_noise) + np.float32(camera.shot_noise) * np.sqrt(picture * (1 - picture * 0.7))
-    return np.clip(picture + level * noise, 0, 1)
-
-
-def to_pixels(picture: Array) -> Pixels:
-    """[0, 1] to 0 ... 255."""
-    return (np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-
-
-def compress(pixels: Pixels, quality: int) -> bytes:
-    """A JPEG file."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
-    return stream.getvalue()
-
-
-def _blurred(picture: Array, radius: float) -> Array:
-    image = Image.fromarray(to_pixels(picture)).filter(ImageFilter.GaussianBlur(radius))
-    return np.asarray(image, dtype=np.float32) / np.float32(255)
+    picture = expose(linear, camera)
+    return np.clip(picture + grain(rng, camera, picture), 0, 1)
 
 
 def _background(rng: np.random.Generator, height: int, width: int, light: Light) -> Array:
@@ -225,7 +154,7 @@ def render_scene(
     Returns:
         The pixels (H, W, 3) before compression, the annotated faces, and the JPEG quality of the camera.
     """
-    light, camera = random_light(rng), random_camera(rng)
+    light, camera = _light(rng), _camera(rng)
     scene = _background(rng, height, width, light)
     people: list[_Person] = []
     coverages: list[Array] = []
@@ -276,7 +205,7 @@ def _swap(rng: np.random.Generator, picture: Array, coverage: Array, person: _Pe
         np.clip(scale * FACE_UNITS * rng.uniform(0.24, 0.38), 10, 34)
     )  # generators work at a resolution of their own
     side = int(donor_size * 2.2)
-    donor_light = light if rng.random() < 0.1 else random_light(rng)
+    donor_light = light if rng.random() < 0.1 else _light(rng)
     pose = Pose(
         person.pose.yaw + rng.normal(0, 0.06),
         person.pose.pitch + rng.normal(0, 0.04),
@@ -287,9 +216,9 @@ def _swap(rng: np.random.Generator, picture: Array, coverage: Array, person: _Pe
     layer = render_head(donor, pose, donor_light, (side / 2, side / 2), donor_size, (side, side))
     patch = np.full((side, side, 3), 0.2, np.float32)
     _paste(patch, layer)
-    patch = photograph(patch, random_camera(rng), rng)
+    patch = photograph(patch, _camera(rng), rng)
     if rng.random() < 0.8:  # generated faces are smoother than photographs
-        patch = _blurred(patch, rng.uniform(0.4, 0.8))
+        patch = blurred(patch, rng.uniform(0.4, 0.8))
 
     inverse = _similarity(target, layer.landmarks)
     warped = _warp(patch, inverse, (height, width))
@@ -312,7 +241,7 @@ def _warp(patch: Array, inverse: NDArray[np.float64], size: tuple[int, int]) -> 
     image = Image.fromarray(to_pixels(patch))
     data = tuple(round(float(value), 9) for value in inverse.ravel())
     warped = image.transform((size[1], size[0]), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
-    return np.asarray(warped, dtype=np.float32) / np.float32(255)
+    return to_picture(warped)
 
 
 def _inner_face(landmarks: NDArray, shape: tuple[int, ...], rng: np.random.Generator) -> Array:

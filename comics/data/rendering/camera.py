@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from comics.data.crowd.shapes import Array, noise_field
+from comics.data.rendering.shapes import Array, noise_field
 
 Pixels = NDArray[np.uint8]
 
@@ -34,17 +34,27 @@ class Camera:
     quality: int
 
 
-def random_camera(rng: np.random.Generator) -> Camera:
-    """A phone or a compact camera in good to poor light."""
-    noise = rng.uniform(0.7, 1.3)
+def random_camera(
+    rng: np.random.Generator, noise: tuple[float, float], exposure: tuple[float, float], blur: float, quality: int
+) -> Camera:
+    """A phone or a compact camera in good to poor light.
+
+    Args:
+        rng: what draws it.
+        noise: bounds of the noise's strength.
+        exposure: bounds of the exposure.
+        blur: most blur, px.
+        quality: least JPEG quality.
+    """
+    strength = rng.uniform(*noise)
     return Camera(
-        exposure=rng.uniform(0.8, 1.35),
-        read_noise=0.007 * noise,
-        shot_noise=0.022 * noise,
+        exposure=rng.uniform(*exposure),
+        read_noise=0.007 * strength,
+        shot_noise=0.022 * strength,
         grain=rng.uniform(1.0, 1.6),
         vignette=rng.uniform(0.0, 0.35),
-        blur=rng.uniform(0.0, 0.4),
-        quality=int(rng.integers(84, 96)),
+        blur=rng.uniform(0.0, blur),
+        quality=int(rng.integers(quality, 96)),
     )
 
 
@@ -61,9 +71,13 @@ def expose(linear: Array, camera: Camera) -> Array:
     falloff = 1 - np.float32(camera.vignette * 0.5) * (rows * rows + columns * columns)
     picture = encode_srgb(linear * (np.float32(camera.exposure) * falloff)[..., None])
     if camera.blur:
-        image = Image.fromarray(to_pixels(picture)).filter(ImageFilter.GaussianBlur(camera.blur))
-        picture = to_picture(image)
+        picture = blurred(picture, camera.blur)
     return picture
+
+
+def blurred(picture: Array, radius: float) -> Array:
+    """A picture in [0, 1] under a Gaussian blur of `radius` px, in steps of 1/255."""
+    return to_picture(Image.fromarray(to_pixels(picture)).filter(ImageFilter.GaussianBlur(radius)))
 
 
 def grain(rng: np.random.Generator, camera: Camera, picture: Array) -> Array:
