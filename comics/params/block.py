@@ -7,7 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -21,6 +21,13 @@ class Block(BaseModel):
     """Of a `partial`: the class whose entries it stands for."""
     entry_base: ClassVar[type[Block]]
     """What its `partial` derives from."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, with other values of some fields; what the original has cached (`cached_property`) is not its."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
     @classmethod
     def entry_fields(cls) -> dict[str, Any]:

@@ -200,9 +200,7 @@ class ResolvedRun(Block):
         model = self.model.model_copy(update={"weights": weights})
         if weights == "none":
             model = model.model_copy(update={"settings": model.settings.of_checkpoint()})
-        params = self.params.model_copy(update={"model": model})
-        params.__dict__.pop("as_json", None)  # a copy takes along what the original has cached
-        return self.model_copy(update={"params": params})
+        return self.model_copy(update={"params": self.params.model_copy(update={"model": model})})
 
     @property
     def weights_file(self) -> Path:

@@ -208,3 +208,14 @@ def test_an_average_and_validations_that_decide_are_part_of_the_digest_and_other
     assert len({usual, *(digest(tmp_path, one) for one in others)}) == 5
     with pytest.raises(UserError, match=r"validation.*keep and patience need validations"):
         load(write(tmp_path, SMALL.replace("{epochs: 2", "{validation: {keep: best}, epochs: 2"))).resolve("plain")
+
+
+def test_a_copy_of_a_run_has_a_digest_of_its_own(params: Params) -> None:
+    run = params.resolve("plain")
+    before = run.digest, run.checkpoint_digest
+    training = run.training.model_copy(update={"epochs": run.training.epochs + 1})
+    copied = run.model_copy(update={"params": run.params.model_copy(update={"training": training})})
+    assert copied.description["training"]["epochs"] == run.training.epochs + 1
+    assert before[0] != copied.digest
+    assert before[1] != copied.checkpoint_digest
+    assert (run.digest, run.checkpoint_digest) == before
