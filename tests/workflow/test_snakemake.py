@@ -136,20 +136,20 @@ def test_trainings_side_by_side_on_a_processor_share_its_cores(project: Path, ru
     (project / "Snakefile").write_text(
         'include: "workflow/rules/common.smk"\n'
         'rule:\n    output: "threads.txt"\n    threads: part_of_cores\n    resources: gpu=1\n    shell:\n'
-        '        "echo {threads} ${{OMP_NUM_THREADS-unset}} > {output}"\n'
+        '        "echo {threads} ${{OMP_NUM_THREADS-unset}} ${{MKL_NUM_THREADS-unset}} > {output}"\n'
     )
 
     def told(*words: str, **environment: str) -> str:
         run("snakemake", "--forceall", "--nolock", *words, cwd=project, **environment)
         return (project / "threads.txt").read_text().strip()
 
-    assert told("--cores", "12", "--resources", "gpu=3") == "4 4"
-    assert told("--cores", "2", "--resources", "gpu=3", OMP_NUM_THREADS="2") == "1 2"
+    assert told("--cores", "12", "--resources", "gpu=3") == "4 4 unset"  # MKL follows OpenMP
+    assert told("--cores", "2", "--resources", "gpu=3", OMP_NUM_THREADS="2") == "1 2 unset"
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/nvidia-smi").write_text("#!/bin/sh\n")
     (tmp_path / "bin/nvidia-smi").chmod(0o755)
     path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
-    assert told("--cores", "8", "--resources", "gpu=4", PATH=path) == "2 unset"  # all four at a time; the GPUs compute
+    assert told("--cores", "8", "--resources", "gpu=4", PATH=path) == "2 unset unset"  # all four at a time; the GPUs compute
 
 
 def test_what_each_attempt_at_a_training_said_is_kept(project: Path, run: Run, tmp_path: Path) -> None:

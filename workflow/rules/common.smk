@@ -46,8 +46,9 @@ wildcard_constraints:
 
 # `comics` is the one of this environment, also where it is not activated. Snakemake sets OMP_NUM_THREADS and its like to
 # a rule's threads, and so to 1 under `--cores 1`; a training that has the machine to itself (resource gpu=1) leaves the choice
-# to torch, which takes all cores. Side by side on a processor they keep their rule's threads, each its part. A value that the
-# user exported wins. It, or the path of the environment, may hold anything: it reaches the shell as a variable, never as text of
+# to torch, which takes all cores. Side by side on a processor they keep their rule's threads, each its part. MKL follows OpenMP:
+# torch takes the lower of the two numbers, so that a part of one core would also bound who asks for more. A value that the user
+# exported wins. It, or the path of the environment, may hold anything: it reaches the shell as a variable, never as text of
 # a command, which would be run, or formatted.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
 
@@ -67,13 +68,15 @@ def part_of_cores(wildcards):
     return min(8, part) if has_gpu() else part
 
 
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-for _name in _THREADS:
+_OTHERWISE = {
+    "OMP_NUM_THREADS": ":" if side_by_side() > 1 and not has_gpu() else "unset OMP_NUM_THREADS",
+    "MKL_NUM_THREADS": "unset MKL_NUM_THREADS",
+}
+for _name in _OTHERWISE:
     os.environ[f"COMICS_{_name}"] = os.environ.get(_name, "")
-_OTHERWISE = ":" if side_by_side() > 1 and not has_gpu() else "unset {name}"
 _PREFIX = "".join(
-    f'if [ "$COMICS_{name}" ]; then export {name}="$COMICS_{name}"; else {_OTHERWISE.format(name=name)}; fi; '
-    for name in _THREADS
+    f'if [ "$COMICS_{name}" ]; then export {name}="$COMICS_{name}"; else {otherwise}; fi; '
+    for name, otherwise in _OTHERWISE.items()
 )
 # Snakemake removes a step's log before it tries again; what an attempt at a training said stays under a second name. (It stands
 # here, since another text of the rule would train all runs anew.)
