@@ -12,10 +12,10 @@ from torchvision.ops import box_iou
 
 from comics.classes import CLASSES
 from comics.contrast.flatnce import against_queue
-from comics.contrast.memory import Memory
+from comics.contrast.memory import Memory, of_all_ranks
 from comics.contrast.momentum import MomentumCopy
 from comics.params import CoarseParams
-from comics.ranks import gather_lists, mean_over_ranks, world
+from comics.ranks import mean_over_ranks, world
 
 FINEST = 3
 """The finest level is P3, of stride 8."""
@@ -193,8 +193,7 @@ class CoarseContrast(nn.Module):
         the same queues and prototypes.
         """
         if self._seen:
-            batches = [gather_lists(keys) for keys in self._seen]
-            keys = [torch.cat(parts) for parts in zip(*batches, strict=True)]  # of each level and class
+            keys = of_all_ranks(self._seen)  # of each level and class
             if not self.params.multi_scale:
                 keys = [torch.cat(keys[label :: len(CLASSES)]) for label in range(len(CLASSES))]
             for group, one in enumerate(keys):

@@ -15,10 +15,10 @@ from torch.nn.functional import normalize, softplus
 
 from comics.classes import CLASSES
 from comics.contrast.flatnce import against_queue
-from comics.contrast.memory import Memory
+from comics.contrast.memory import Memory, of_all_ranks
 from comics.contrast.momentum import MomentumCopy
 from comics.params import DualParams
-from comics.ranks import as_of_all, gather_lists
+from comics.ranks import as_of_all
 
 REAL, FAKE = range(len(CLASSES))
 
@@ -150,8 +150,7 @@ class DualContrast(nn.Module):
         """Move prototypes and queues by the keys since the last call, and the momentum encoder; to be called after the optimiser's
         step, on all ranks."""
         if self._seen:
-            batches = [gather_lists(keys) for keys in self._seen]
-            for label, keys in enumerate(torch.cat(parts) for parts in zip(*batches, strict=True)):
+            for label, keys in enumerate(of_all_ranks(self._seen)):
                 self.memory.update(label, keys, len(CLASSES) - 1 - label)
             self._seen.clear()
         self.keys.update()

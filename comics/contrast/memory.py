@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+
+from comics.ranks import gather_lists
 
 
 class Memory(nn.Module):
@@ -97,3 +100,10 @@ class Memory(nn.Module):
         self.queue[group, slots] = keys
         self.head[group] = (self.head[group] + count) % self.size
         self.filled[group] = (self.filled[group] + count).clamp(max=self.size)
+
+
+def of_all_ranks(seen: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The keys (n, C) of each group, of every batch in `seen` and of all ranks in the ranks' order, so that all ranks hold the
+    same queues and prototypes. To be called on all ranks."""
+    batches = [gather_lists(keys) for keys in seen]
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
