@@ -152,6 +152,7 @@ def sources(*packages):
     return sorted(os.path.relpath(file) for file in files)
 
 
+@cache
 def code_of(*packages):
     """The same as one digest, for `params` of the steps that there are many of: a file more is a thousand looks at it."""
     return comics_params.digest_of({os.path.basename(file): file_digest(file) for file in sources(*packages)})
