@@ -149,7 +149,9 @@ def test_trainings_side_by_side_on_a_processor_share_its_cores(project: Path, ru
     (tmp_path / "bin/nvidia-smi").write_text("#!/bin/sh\n")
     (tmp_path / "bin/nvidia-smi").chmod(0o755)
     path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
-    assert told("--cores", "8", "--resources", "gpu=4", PATH=path) == "2 unset unset"  # all four at a time; the GPUs compute
+    assert (
+        told("--cores", "8", "--resources", "gpu=4", PATH=path) == "2 unset unset"
+    )  # all four at a time; the GPUs compute
 
 
 def test_what_each_attempt_at_a_training_said_is_kept(project: Path, run: Run, tmp_path: Path) -> None:
