@@ -79,9 +79,8 @@ def _take(names: list[str], count: int | Literal["auto"], batch: int) -> dict[in
         if len(held) != count and (file := _lock(name)) is not None:
             held[index] = file
     wanted = count if count != "auto" else max((n for n in range(1, len(held) + 1) if batch % n == 0), default=1)
-    keep = (
-        list(held)[:wanted] if len(held) >= wanted else []
-    )  # all or none: two that wait for each other would for ever
+    # all or none: two that wait for each other would for ever
+    keep = list(held)[:wanted] if len(held) >= wanted else []
     for index in [index for index in held if index not in keep]:
         held.pop(index).close()
     return held

@@ -102,9 +102,8 @@ class Detectron2Detector(Detector):
             ours.copy_((values.flip(0) if bgr else values).view(1, 3, 1, 1))
         self.extractor = NamedExtractor(model.backbone, self.family.names)
         model.backbone = Given(model.backbone)
-        if "normalizer" in vars(
-            model
-        ):  # AdelaiDet's, on the device that it was built for; the values are never looked at
+        if "normalizer" in vars(model):
+            # AdelaiDet's, on the device that it was built for; the values are never looked at
             model.normalizer = _as_it_is
         self.model = model
 
