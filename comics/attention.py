@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, pad
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, interpolate, pad
 from torch.utils.checkpoint import checkpoint
 
 from comics.padding import Size, blank, extend
@@ -161,7 +161,12 @@ class FrequencyAttention(nn.Module):
         channels: of the pyramid maps.
         strides: theirs, px, finest first.
         params: widths of the two convolutions, what the filters look at, and whether the identity is added to the product.
+
+    Attributes:
+        of_normalised: whether `forward` takes images as the extractor does, instead of in [0, 1].
     """
+
+    of_normalised = False
 
     def __init__(self, channels: int, strides: Sequence[int], params: AttentionParams) -> None:
         super().__init__()
@@ -219,3 +224,72 @@ class FrequencyAttention(nn.Module):
             attention = self.attention(seen)
             result.append(level * (1 + attention) if self.identity else level * attention)
         return result
+
+
+class CodeAttention(nn.Module):
+    """The attention of the COMICS authors' code (docs/fidelity.md), for weights that were trained with it.
+
+    One map for all levels, of the image alone: SRM residuals summed over the colours, truncated; two convolutions without
+    padding, the first of stride 2; a 7 x 7 convolution without offset. Features become ``features * (1 + map)``, and the three
+    finest levels go through BatchNorm and ReLU afterwards.
+
+    Args:
+        channels: of the pyramid maps.
+        levels: of the pyramid.
+        params: widths of the two convolutions.
+    """
+
+    of_normalised = True
+    NORMALISED_LEVELS = 3
+
+    kernel: Tensor
+
+    def __init__(self, channels: int, levels: int, params: AttentionParams) -> None:
+        super().__init__()
+        first, second = params.channels
+        self.register_buffer("kernel", srm_filters()[:, None], persistent=False)
+        self.branch = nn.Sequential(
+            nn.Conv2d(3, first, 3, stride=2, bias=False),
+            _BatchNorm(first),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(first, second, 3, bias=False),
+            _BatchNorm(second),
+            nn.ReLU(inplace=True),
+        )
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.post = nn.ModuleList(_BatchNorm(channels) for _ in range(min(levels, self.NORMALISED_LEVELS)))
+
+    def forward(self, normalised: Tensor, features: list[Tensor], sizes: Sequence[Size] | None = None) -> list[Tensor]:
+        """Pyramid maps with the attention in.
+
+        Args:
+            normalised: images (B, 3, H, W) as the extractor takes them, 0 outside of their size.
+            features: pyramid maps (B, C, h, w).
+            sizes: not needed.
+
+        Returns:
+            Maps of the same shapes.
+        """
+        with torch.autocast(normalised.device.type, enabled=False):
+            colours = normalised.sum(dim=1, keepdim=True)
+            kernel = self.kernel.to(colours.dtype)
+            residuals = conv2d(colours, kernel, padding=2).clamp(-RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+        seen = self.branch(residuals)
+        attention = torch.sigmoid(
+            self.spatial(torch.cat([seen.mean(1, keepdim=True), seen.amax(1, keepdim=True)], dim=1))
+        )
+        result = []
+        for index, level in enumerate(features):
+            map_ = interpolate(attention, size=level.shape[-2:], mode="bilinear", align_corners=True)
+            attended = level * (1 + map_)
+            result.append(torch.relu(self.post[index](attended)) if index < len(self.post) else attended)
+        return result
+
+
+def build_attention(
+    channels: int, strides: Sequence[int], params: AttentionParams
+) -> FrequencyAttention | CodeAttention:
+    """The attention that `params` ask for, for pyramid maps of `channels` at `strides` px."""
+    if params.design == "code":
+        return CodeAttention(channels, len(strides), params)
+    return FrequencyAttention(channels, strides, params)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from comics.attention import FrequencyAttention
+from comics.attention import CodeAttention, FrequencyAttention, build_attention
 from comics.classes import CLASSES
 from comics.contrast import CoarseContrast, DualContrast, MomentumCopy, fine_losses
 from comics.contrast.fine import crop_masks
@@ -20,8 +20,10 @@ from comics.detectors.base import LevelProposals, Prediction, Target, crop_featu
 from comics.detectors.two_phase import TwoPhase
 from comics.padding import Size
 from comics.params import ResolvedRun
+from comics.weights.names import Checkpoint
 from comics.weights.pickles import read_checkpoint
-from comics.weights.transfer import load_into
+from comics.weights.run import load_run
+from comics.weights.transfer import load_checkpoint, read
 
 
 @dataclass
@@ -45,7 +47,7 @@ class LossTerms:
 class PyramidExtractor(nn.Module):
     """Images to pyramid maps: the feature extractor F of the paper, with its attention when there is one."""
 
-    def __init__(self, extractor: nn.Module, attention: FrequencyAttention | None) -> None:
+    def __init__(self, extractor: nn.Module, attention: FrequencyAttention | CodeAttention | None) -> None:
         super().__init__()
         self.extractor = extractor
         self.attention = attention
@@ -53,7 +55,9 @@ class PyramidExtractor(nn.Module):
     def forward(self, images: Tensor, normalised: Tensor, sizes: Sequence[Size] | None = None) -> list[Tensor]:
         """Maps of `images` (B, 3, H, W) in [0, 1], given also as the extractor takes them, of `sizes` before padding."""
         features = self.extractor(normalised)
-        return features if self.attention is None else self.attention(images, features, sizes)
+        if self.attention is None:
+            return features
+        return self.attention(normalised if self.attention.of_normalised else images, features, sizes)
 
 
 def _boxes(proposals: Sequence[LevelProposals]) -> list[tuple[Tensor, Tensor]]:
@@ -77,14 +81,18 @@ class Comics(nn.Module):
         objective = run.objective
         self.objective = objective
         self.detector = build(run.detector, run.model, len(CLASSES), run.inference)
+        start: Checkpoint | None = None
         if run.model.weights not in ("none", "imagenet"):
             # another run's weights may be another detector's: what both have is what a start is for; those of a run that finds
             # the faces as it is must be whole
             partial = run.start is not None and self.detector.learns_from_features
-            load_into(*self.detector.initialised(run.detector), run.model.weights, partial=partial)
-        self.attention = None
+            part, kind = self.detector.initialised(run.detector)
+            start = read(run.model.weights, detector=part)
+            if not start.whole:
+                load_checkpoint(part, kind, start, partial)
+        self.attention: FrequencyAttention | CodeAttention | None = None
         if "attention" in run.components:
-            self.attention = FrequencyAttention(self.detector.channels, self.detector.strides, run.attention)
+            self.attention = build_attention(self.detector.channels, self.detector.strides, run.attention)
             if not self.detector.learns_from_features:
                 self._keep_attention(run.model.weights)
         # not a submodule: its parts are, and parameters have one name
@@ -107,6 +115,8 @@ class Comics(nn.Module):
         if "dual" in run.components:
             assert isinstance(self.detector, TwoPhase)
             self.dual = DualContrast(objective.dual, self.detector.classifier, self.detector.classifier.channels)
+        if start is not None and start.whole:
+            load_run(self, run.detector, start)
 
     def _keep_attention(self, weights: str) -> None:
         """Attention that was trained with the face detector stays as it is in the file `weights`."""

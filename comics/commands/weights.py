@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from comics.weights.transfer import Report
 
 _STATUSES = ("used", "replaced", "mismatched", "skipped")
+_MANY = 8
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -104,7 +106,7 @@ def _list_backbones(names: Sequence[str], size: int, as_json: bool) -> None:
 
 
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="A checkpoint of detectron2, AdelaiDet, Detectron or torchvision.")],
+    file: Annotated[Path, typer.Argument(help="A checkpoint of detectron2, AdelaiDet, Detectron, torchvision, ...")],
     detector: Annotated[str, typer.Option(help="The kind of detector it is for.")] = "blendmask",
     output: Annotated[Path | None, typer.Option(help="Default: beside FILE, <name>.<detector>.safetensors.")] = None,
     run: Annotated[str, typer.Option(help="A run of params.yaml: its detector and its sizes.")] = "",
@@ -121,23 +123,41 @@ def import_weights(
     """
     from comics.detectors import build
     from comics.files import write_json
+    from comics.model import Comics
     from comics.params import ModelParams, load
     from comics.weights.export import write_safetensors
+    from comics.weights.run import require_whole, transfer_run
     from comics.weights.transfer import read, require_used, transfer
 
-    if run:
-        resolved = load().resolve(run)
+    resolved = load().resolve(run) if run else None
+    if resolved is not None:
         detector, model = resolved.params.detector, resolved.params.model
     else:
         model = ModelParams.model_validate({"backbone": backbone})
     built = build(detector, model.model_copy(update={"weights": "none"}))
-    tensors, report = transfer(built, detector, read(file, channels, built))
-    _show(report, verbose)
-    require_used(report, partial)
+    checkpoint = read(file, channels, built)
+    metadata = {"detector": detector, "source": file.name}
+    if checkpoint.whole and resolved is not None:
+        whole = Comics(resolved.from_checkpoint())
+        tensors, report = transfer_run(whole, detector, checkpoint)
+        _show(report, verbose)
+        require_whole(report, partial)
+        tensors = {**whole.state_dict(), **tensors}  # all that `comics detect` builds, by the description
+        described = json.dumps(resolved.description, sort_keys=True, default=str)
+        metadata |= {"whole": "true", "description": described, "run": run}
+    elif checkpoint.whole and not partial:
+        raise UserError(
+            f"{file}: is of a whole run: its detector was trained with an attention.",
+            "Give --run, a run of params.yaml that has one; --partial takes the detector alone.",
+        )
+    else:
+        tensors, report = transfer(built, detector, checkpoint.of_detector())
+        _show(report, verbose)
+        require_used(report, partial)
+    if not report.complete or (partial and checkpoint.whole):
+        metadata["partial"] = "true"
     output = output or file.with_suffix(f".{detector}.safetensors")
-    write_safetensors(
-        output, tensors, {"detector": detector, "source": file.name, **({} if report.complete else {"partial": "true"})}
-    )
+    write_safetensors(output, tensors, metadata)
     write_json(f"{output}.report.json", report.as_json(), indent=2)
     print(f"{output}: {len(report.of('used'))} of {len(report.entries)} tensors. In params.yaml: weights: {output}")
 
@@ -147,7 +167,13 @@ def _times(shape: tuple[int, ...]) -> str:
 
 
 def _show(report: Report, verbose: bool) -> None:
+    """The account; many tensors that are left for one known reason are one line of it, those of unknown names never."""
+    from comics.weights.transfer import UNKNOWN
+
+    reasons = Counter(entry.note for entry in report.of("skipped"))
     for entry in report.entries:
+        if entry.status == "skipped" and reasons[entry.note] > _MANY and entry.note != UNKNOWN and not verbose:
+            continue
         if verbose or entry.status != "used":
             shape = _times(entry.shape)
             misfit = entry.status in ("replaced", "mismatched") and entry.expected is not None
@@ -156,6 +182,10 @@ def _show(report: Report, verbose: bool) -> None:
             print(
                 f"{entry.status:<10} {entry.source}{target} {shape}{expected}{': ' if entry.note else ''}{entry.note}"
             )
+    for note, count in reasons.items():
+        if count > _MANY and note != UNKNOWN and not verbose:
+            first = next(entry.source for entry in report.of("skipped") if entry.note == note)
+            print(f"{'skipped':<10} {first} and {count - 1} more: {note}")
     for name in report.missing:
         print(f"{'fresh':<10} {name}: not in the file")
     counts = ", ".join(f"{len(report.of(status))} {status}" for status in _STATUSES)  # type: ignore[arg-type]

@@ -49,6 +49,17 @@ class AttentionParams(Block):
     """What SRM filters look at: the image and the features, the paper's text, or the image alone, its authors' code."""
     identity: bool = False
     """False: features x attention, the paper's text. True: features x (1 + attention), its authors' code."""
+    design: Literal["levels", "code"] = "levels"
+    """`levels`: a map for each level. `code`: the layers of the authors' code, whose checkpoints it takes; with `inputs: image` and
+    `identity: true`."""
+
+    @model_validator(mode="after")
+    def _one_design(self) -> AttentionParams:
+        if self.design == "code" and not (self.inputs == "image" and self.identity):
+            raise ValueError(
+                "design is code: it looks at the image and adds the identity (inputs: image, identity: true)"
+            )
+        return self
 
 
 class CoarseParams(Block):

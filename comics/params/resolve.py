@@ -155,6 +155,10 @@ class ResolvedRun(Block):
         for component in ("views", "attention"):
             if component not in self.components:
                 del run[component]
+        if (
+            run.get("attention", {}).get("design") == AttentionParams().design
+        ):  # a later addition, which runs without it do not know
+            run["attention"] = {key: value for key, value in run["attention"].items() if key != "design"}
         objective = stated["objective"]
         parts = {part: objective[part] for part in ("coarse", "fine", "dual") if part in self.components}
         if parts:

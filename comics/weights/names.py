@@ -1,6 +1,6 @@
 """Names: which tensor of whose checkpoint is which tensor of ours.
 
-Seven families of files are known. The mapping goes through regular expressions, one line a layer, so that the table can
+Eight families of files are known. The mapping goes through regular expressions, one line a layer, so that the table can
 be read and checked against a file's list of names:
 
 - ``caffe2``: Detectron's and MSRA's pickles, ``res2_0_branch2a_w``. BGR images in 0-255, stride in the 1x1 convolution.
@@ -12,6 +12,7 @@ be read and checked against a file's list of names:
   detectron2's.
 - ``yolact``: its authors' files, ``fpn.lat_layers.0.weight``. Images as torchvision's.
 - ``timm``: a model of timm, under its own names; told by those of the backbone that it is read into.
+- ``authors``: the COMICS authors' files: AdelaiDet's BlendMask, and a training's state beside it (`comics.weights.authors`).
 - ``comics``: model.pt of a run, or what ``comics weights import`` and ``export`` wrote.
 """
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from comics.detectors.pixels import PIXEL_MEAN, PIXEL_STD
 from comics.errors import UserError
+from comics.weights import authors
 
 MSRA_MEAN_BGR = (103.53, 116.28, 123.675)  # of images in 0-255, with a deviation of 1
 BATCHNORM_EPS = 1e-5
@@ -47,12 +49,13 @@ class Checkpoint:
 
     Attributes:
         file: where it came from.
-        family: "caffe2", "detectron2", "torchvision", "mmdetection", "yolact", "timm" or "comics".
+        family: "caffe2", "detectron2", "torchvision", "mmdetection", "yolact", "timm", "authors" or "comics".
         tensors: by the names of the file.
         channel_order: "bgr" or "rgb".
         pixel_mean: RGB, of images in [0, 1]; likewise `pixel_std`.
         stride_in_1x1: where a bottleneck halves the resolution: in its first 1x1 convolution, or in the 3x3 one.
         partial: whether somebody has said that it sets a part of a detector only.
+        whole: whether `tensors` are of a run's whole model, not of a detector alone (`comics.weights.run`).
     """
 
     file: str
@@ -63,9 +66,23 @@ class Checkpoint:
     pixel_std: tuple[float, ...] = PIXEL_STD
     stride_in_1x1: bool = False
     partial: bool = False
+    whole: bool = False
+
+    def of_detector(self) -> Checkpoint:
+        """The same without what a run has beside its detector."""
+        if not self.whole:
+            return self
+        inside = "detector." if self.family == "comics" else ""
+        tensors = {
+            key.removeprefix(inside): value
+            for key, value in self.tensors.items()
+            if key.startswith(inside) and authors.beside(key) is None
+        }
+        return replace(self, tensors=tensors, whole=False)
 
 
 _FAMILIES = (
+    (authors.FAMILY, re.compile(r"^(backbone_k|srm_sa(_post)?)\.")),
     ("mmdetection", re.compile(r"^(neck\.lateral_convs|roi_head\.(bbox|mask)_head)\.")),
     ("yolact", re.compile(r"^fpn\.lat_layers\.")),
     ("caffe2", re.compile(r"(^|_)branch2a_|^conv1_w$")),
@@ -95,8 +112,9 @@ def recognise(
     metadata = content.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     if metadata.get("format") == "comics":
-        found = Checkpoint(file, "comics", _tensors(content["model"], file, inside="detector."))
-        found.partial = metadata.get("partial") == "true"
+        whole = metadata.get("whole") == "true"
+        found = Checkpoint(file, "comics", _tensors(content["model"], file, inside="" if whole else "detector."))
+        found.partial, found.whole = metadata.get("partial") == "true", whole
         return found
 
     author = content.get("__author__")
@@ -113,10 +131,10 @@ def recognise(
             f"{file}: the tensors' names ({known}, ...) are of no known family.",
             "Known are detectron2's and AdelaiDet's checkpoints, Detectron's and torchvision's, and this project's.",
         )
-    found = Checkpoint(file, family, tensors)
+    found = Checkpoint(file, family, tensors, whole=family == authors.FAMILY)
     if family == "caffe2":
         found.tensors = _unfold_batchnorm(tensors)
-    if family in ("caffe2", "detectron2") and author != "torchvision":
+    if family in ("caffe2", "detectron2", authors.FAMILY) and author != "torchvision":
         found.channel_order, found.stride_in_1x1 = "bgr", True
         _set_pixels(found, MSRA_MEAN_BGR, (1.0, 1.0, 1.0))
     if "pixel_mean" in tensors and "pixel_std" in tensors:  # old detectron2 files say it themselves
@@ -391,6 +409,7 @@ _HEADS: dict[str, list[Rule]] = {
     "yolact": _YOLACT,
 }
 _FAMILY_RULES = {
+    authors.FAMILY: [*((pattern, "", "of a run, beside its detector") for pattern, _ in authors.BESIDE), *_DETECTRON2],
     "caffe2": _CAFFE2,
     "detectron2": _DETECTRON2,
     "torchvision": _TORCHVISION,
@@ -402,6 +421,7 @@ _UNSUPPORTED = (
     (re.compile(r"res\d\.\d+\.conv2_offset\."), "deformable convolutions in its backbone (dcni3)"),
     (re.compile(r"(^|\.)repeated_bifpn\."), "a BiFPN"),
     (re.compile(r"bottom_up\.(base_layer|level0)\."), "a DLA backbone"),
+    (re.compile(r"fcos_head\.share(_srm)?_tower(_k)?\."), "convolutions that its towers share (FCOS.NUM_SHARE_CONVS)"),
 )
 
 

@@ -22,6 +22,9 @@ STRIDES = "extractor.body.stride_in_1x1"  # the buffer that says where a bottlen
 COMPLETE = 0.95
 """Least share of a detector's numbers, or of its backbone's where the file is one's, that a complete file sets."""
 
+UNKNOWN = "no counterpart"
+"""The note of a tensor whose name is in no table."""
+
 Status = Literal["used", "replaced", "mismatched", "skipped"]
 
 
@@ -53,7 +56,7 @@ class Report:
 
     Attributes:
         file: what was read.
-        family: whose form it has ("caffe2", "detectron2", "torchvision", "mmdetection", "timm" or "comics").
+        family: whose form it has: see `comics.weights.names`.
         detector: what it was read into.
         channel_order: of the images that the file's first convolution expects; the import turns it to RGB.
         pixel_mean: of the file, RGB, for images in [0, 1]; likewise `pixel_std`.
@@ -167,7 +170,7 @@ def _judge(
 ) -> Entry:
     shape = tuple(original.shape)
     if not target:
-        return Entry(source, "", "skipped", shape, None, note or "no counterpart")
+        return Entry(source, "", "skipped", shape, None, note or UNKNOWN)
     if target not in state:
         return Entry(source, target, "skipped", shape, None, "the detector has no such tensor")
     if target in taken:
@@ -220,7 +223,12 @@ def load_into(
         UserError: the file cannot be read, nothing in it fits, or it sets less than a complete file would and neither
             `partial` nor the file itself says that this is meant.
     """
-    taken, report = transfer(detector, name, read(path, channel_order, detector))
+    return load_checkpoint(detector, name, read(path, channel_order, detector).of_detector(), partial)
+
+
+def load_checkpoint(detector: Detector, name: str, checkpoint: Checkpoint, partial: bool = False) -> Report:
+    """`load_into` of a checkpoint that was read."""
+    taken, report = transfer(detector, name, checkpoint)
     require_used(report, partial)
     detector.load_state_dict(taken, strict=False)
     return report
