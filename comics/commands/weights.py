@@ -37,9 +37,9 @@ def detectors(
     import torch
     from pydantic import ValidationError
 
-    from comics.detectors.base import names as every_name
     from comics.detectors.zoo import measure
     from comics.params import ModelParams
+    from comics.params.detectors import names as every_name
 
     if size % 32:
         raise UserError(f"--size: {size} is not a multiple of 32.", f"Try {size // 32 * 32 or 32}.")

@@ -25,7 +25,7 @@ from comics.detectors.pixels import PIXEL_MEAN, PIXEL_STD
 from comics.errors import UserError
 from comics.padding import Size, blank
 from comics.params import DetectorSettings, InferenceParams, ModelParams
-from comics.params.detectors import declare, external, names
+from comics.params.detectors import declare, external, is_built_in
 
 
 class Target(TypedDict):
@@ -312,7 +312,7 @@ def detector_class(name: str) -> type[Detector]:
     Raises:
         UserError: there is no such detector.
     """
-    if name not in _CLASSES and name in names():
+    if name not in _CLASSES and is_built_in(name):
         importlib.import_module(f"comics.detectors.{name}")
     if name not in _CLASSES:
         found = external(name)

@@ -90,6 +90,11 @@ def names() -> list[str]:
     return [*_built_in(), *(name for name in _registered if name not in _built_in())]
 
 
+def is_built_in(name: str) -> bool:
+    """Whether `name` is that of a file of this package."""
+    return name in _built_in()
+
+
 def settings_of(name: str) -> type[DetectorSettings]:
     """The class of the settings of `name`: a detector of this package, ``module:Class``, or an entry point's name.
 

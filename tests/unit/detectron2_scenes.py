@@ -158,6 +158,37 @@ class ToyRetina(Meta):
         return self.logits(features[0]).flatten(1)
 
 
+class ToyFCOS(Meta):
+    """detectron2's own FCOS: a dense head with one point a cell; deltas are distances from it."""
+
+    draws = False
+
+    def __init__(self, cfg=None):
+        super().__init__(cfg)
+        self.head_in_features = list(NAMES)
+        self.head = FCOSHead()
+        self.anchor_generator, self.box2box_transform = Points(), Distances()
+
+    def scores(self, features):
+        return self.head.logits(features[0]).flatten(1)
+
+
+class Points(nn.Module):
+    """A box of one stride around each cell's centre."""
+
+    def forward(self, features):
+        return [Boxes(1.5 * boxes.tensor[::2] - 0.5 * boxes.tensor[1::2]) for boxes in Anchors()(features)]
+
+
+class Distances:
+    """To the four sides, in strides of the box that they count from."""
+
+    def apply_deltas(self, deltas, boxes):
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        sides = deltas * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+        return torch.cat([centres - sides[:, :2], centres + sides[:, 2:]], dim=1)
+
+
 class RCNNParts(nn.Module):
     def __init__(self):
         super().__init__()
@@ -261,6 +292,49 @@ class ToyBlend(AdelaiMeta):
         return self.proposal_generator.fcos_head.logits(features[0]).flatten(1)
 
 
+class Branch(nn.Module):
+    """CondInst's: the map that its kernels are convolved with, and an auxiliary loss in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.tower = nn.Sequential(nn.Conv2d(WIDTH, 12, 1), nn.ReLU(), nn.Conv2d(12, 8, 1))
+
+    def forward(self, features, instances=None):
+        assert not self.training, "its own auxiliary loss wants instances"
+        return self.tower(features["p3"]), {}
+
+
+class ToyCondInst(AdelaiMeta):
+    draws = True
+
+    def __init__(self, cfg=None):
+        super().__init__(cfg)
+        self.proposal_generator, self.mask_branch = FCOSParts(), Branch()
+
+    def scores(self, features):
+        return self.proposal_generator.fcos_head.logits(features[0]).flatten(1)
+
+
+class MEInstParts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.in_features = list(NAMES)
+        self.MEInst_head = FCOSHead()
+
+
+class ToyMEInst(AdelaiMeta):
+    """Masks from codes of each point: there is no map of them."""
+
+    draws = True
+
+    def __init__(self, cfg=None):
+        super().__init__(cfg)
+        self.proposal_generator = MEInstParts()
+
+    def scores(self, features):
+        return self.proposal_generator.MEInst_head.logits(features[0]).flatten(1)
+
+
 class InsHead(nn.Module):
     """Kernels and classes of 3 x 3 and of 2 x 2 cells."""
 
@@ -362,10 +436,13 @@ class Hook:
     trainer = None
 
 
+ARCHITECTURES = [ToyRetina, ToyFCOS, ToyRCNN, ToyBlend, ToyCondInst, ToyMEInst, ToySOLO]
+
+
 def install(monkeypatch):
     """The stand-ins as the package `detectron2`; returns what tests look at."""
     registry = Registry()
-    for kind in (ToyRetina, ToyRCNN, ToyBlend, ToySOLO):
+    for kind in ARCHITECTURES:
         registry.register(kind)
     sets, built = {}, []
 

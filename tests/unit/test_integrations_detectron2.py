@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detector_scenes import random_boxes, scenes
-from detectron2_scenes import STRIDES, Boxes, Instances, Storage, ToyBlend, ToyRCNN, ToyRetina, ToySOLO, install
+from detectron2_scenes import ARCHITECTURES, STRIDES, Boxes, Instances, Storage, ToyBlend, ToyRetina, ToySOLO, install
 
 from comics.bigrained import BiGrained
 from comics.errors import UserError
@@ -20,7 +20,6 @@ from comics.params import detectors as known
 from comics.params.described import from_description
 
 ROOT = Path(__file__).parents[2]
-ARCHITECTURES = [ToyRetina, ToyRCNN, ToyBlend, ToySOLO]
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ from comics.params import DetectorSettings
 class Settings(DetectorSettings):
     depth: int = 2
 
-class Mine:
+class Mine(Detector):
     Settings = Settings
 
 class Neither:
@@ -107,6 +107,9 @@ def test_a_detector_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert params.resolve("mine").model.settings.model_dump() == {"depth": 3}
     assert params.resolve("more").model.settings.model_dump() == {"depth": 5}
     assert params.resolve("mine").description["model"][name] == {"depth": 3}
+    from comics.detectors.base import detector_class
+
+    assert detector_class(name).__name__ == "Mine"  # now that it is known by its name, too
     for wrong, message in (("absent_module:Mine", "absent_module"), ("outside_one:Neither", "no Settings")):
         with pytest.raises(UserError, match=message):
             load(write(tmp_path, (head[: head.index("tables:")] + table).replace(name, wrong)))
