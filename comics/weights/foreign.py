@@ -28,11 +28,12 @@ Format = Literal["detectron2", "adelaidet", "mmdetection"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
 DETECTORS: Mapping[str, tuple[str, ...]] = {
-    "detectron2": ("mask_rcnn",),
+    "detectron2": ("mask_rcnn", "centermask"),
     "adelaidet": ("blendmask", "condinst", "meinst", "solov2"),
-    "mmdetection": ("mask_rcnn",),
+    "mmdetection": ("mask_rcnn", "ms_rcnn", "polarmask", "solo"),
 }
-"""The detectors that each project has a counterpart of whose names are known here."""
+"""The detectors that each project, or a well-known one on it, has a counterpart of whose names are known here: CenterMask is
+centermask2's, PolarMask its authors'."""
 
 Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
@@ -61,6 +62,8 @@ _MMDETECTION = _rules(
     (_BODY + r"((?:conv1|bn1|layer\d)\..+)", r"backbone.\1"),
     (r"extractor\.fpn\.lateral\.(\d)\.(\w+)", r"neck.lateral_convs.\1.conv.\2"),
     (r"extractor\.fpn\.output\.(\d)\.(\w+)", r"neck.fpn_convs.\1.conv.\2"),
+)
+_MM_MASK_RCNN = _rules(
     (r"rpn\.head\.conv\.0\.0\.(\w+)", r"rpn_head.rpn_conv.\1"),
     (r"rpn\.head\.cls_logits\.(\w+)", r"rpn_head.rpn_cls.\1"),
     (r"rpn\.head\.bbox_pred\.(\w+)", r"rpn_head.rpn_reg.\1"),
@@ -70,6 +73,38 @@ _MMDETECTION = _rules(
     (r"roi_heads\.mask_head\.(\d)\.0\.(\w+)", r"roi_head.mask_head.convs.\1.conv.\2"),
     (r"roi_heads\.mask_predictor\.conv5_mask\.(\w+)", r"roi_head.mask_head.upsample.\1"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(\w+)", r"roi_head.mask_head.conv_logits.\1"),
+)
+_MM_MS_RCNN = _rules(
+    (r"mask_iou_head\.convs\.(\d)\.(\w+)", r"roi_head.mask_iou_head.convs.\1.conv.\2"),
+    (r"mask_iou_head\.linears\.(\d)\.(\w+)", r"roi_head.mask_iou_head.fcs.\1.\2"),
+    (r"mask_iou_head\.iou\.(\w+)", r"roi_head.mask_iou_head.fc_mask_iou.\1"),
+)
+_MM_SOLO = _rules(
+    (r"mask_tower\.(\d)\.0\.(\w+)", r"mask_head.mask_convs.\1.conv.\2"),
+    (r"mask_tower\.(\d)\.1\.(\w+)", r"mask_head.mask_convs.\1.gn.\2"),
+    (r"category_tower\.(\d)\.0\.(\w+)", r"mask_head.cls_convs.\1.conv.\2"),
+    (r"category_tower\.(\d)\.1\.(\w+)", r"mask_head.cls_convs.\1.gn.\2"),
+    (r"masks\.(\d)\.(\w+)", r"mask_head.conv_mask_list.\1.\2"),
+    (r"categories\.(\w+)", r"mask_head.conv_cls.\1"),
+)
+
+
+def _polar_layer(tower: str) -> Callable[[re.Match[str]], str]:
+    """Towers listed as convolution, normalisation, ReLU, ..., to a module a layer."""
+    return lambda m: f"bbox_head.{tower}.{int(m[1]) // 3}.{'gn' if int(m[1]) % 3 else 'conv'}.{m[2]}"
+
+
+_MM_POLARMASK = _rules(
+    (r"extractor\.fpn\.p([67])\.(\w+)", lambda m: f"neck.fpn_convs.{int(m[1]) - 3}.conv.{m[2]}"),
+    (r"head\.cls_tower\.(\d+)\.(\w+)", _polar_layer("cls_convs")),
+    (r"head\.bbox_tower\.(\d+)\.(\w+)", _polar_layer("reg_convs")),
+    (r"mask_tower\.(\d+)\.(\w+)", _polar_layer("mask_convs")),
+    (r"head\.cls_logits\.(\w+)", r"bbox_head.polar_cls.\1"),
+    (r"head\.bbox_pred\.(\w+)", r"bbox_head.polar_reg.\1"),
+    (r"head\.ctrness\.(\w+)", r"bbox_head.polar_centerness.\1"),
+    (r"rays\.(\w+)", r"bbox_head.polar_mask.\1"),
+    (r"head\.scales\.(\d)\.scale", r"bbox_head.scales_bbox.\1.scale"),
+    (r"ray_scales\.(\d)\.scale", r"bbox_head.scales_mask.\1.scale"),
 )
 _MASK_RCNN = _rules(
     (r"rpn\.head\.conv\.0\.0\.(\w+)", r"proposal_generator.rpn_head.conv.\1"),
@@ -102,8 +137,17 @@ _CONDINST = _rules(
     (r"branch\.(refine|tower)\.(\d)\.(\d)\.(\w+)", r"mask_branch.\1.\2.\3.\4"),
     (r"branch\.maps\.(\w+)", r"mask_branch.tower.4.\1"),
 )
+_CENTERMASK = _rules(
+    (r"mask_head\.(\d)\.0\.(\w+)", lambda m: f"roi_heads.mask_head.mask_fcn{int(m[1]) + 1}.{m[2]}"),
+    (r"attention\.conv\.(\w+)", r"roi_heads.mask_head.spatialAtt.conv.\1"),
+    (r"mask_predictor\.conv5_mask\.(\w+)", r"roi_heads.mask_head.deconv.\1"),
+    (r"mask_predictor\.mask_fcn_logits\.(\w+)", r"roi_heads.mask_head.predictor.\1"),
+    (r"mask_iou_head\.convs\.(\d)\.(\w+)", lambda m: f"roi_heads.maskiou_head.maskiou_fcn{int(m[1]) + 1}.{m[2]}"),
+    (r"mask_iou_head\.linears\.(\d)\.(\w+)", lambda m: f"roi_heads.maskiou_head.maskiou_fc{int(m[1]) + 1}.{m[2]}"),
+    (r"mask_iou_head\.iou\.(\w+)", r"roi_heads.maskiou_head.maskiou.\1"),
+)
 _MEINST = _rules(
-    (r"mask_tower\.(\d+\.\w+)", r"proposal_generator.MEInst_head.mask_tower.\1"),
+    (r"mask_tower\.(.+)", r"proposal_generator.MEInst_head.mask_tower.\1"),
     (r"code\.(\w+)", r"proposal_generator.MEInst_head.mask_pred.\1"),
     (r"components", "proposal_generator.mask_encoding.components"),
     (r"variances", "proposal_generator.mask_encoding.explained_variances"),
@@ -126,6 +170,13 @@ _HEADS: Mapping[str, list[Rule]] = {
     "blendmask": [*_fcos("fcos_head"), *_BLENDMASK],
     "condinst": [*_fcos("fcos_head"), *_CONDINST],
     "meinst": [*_fcos("MEInst_head"), *_MEINST],
+    "centermask": [*_fcos("fcos_head"), *_CENTERMASK],
+}
+_MM_HEADS: Mapping[str, list[Rule]] = {
+    "mask_rcnn": _MM_MASK_RCNN,
+    "ms_rcnn": [*_MM_MASK_RCNN, *_MM_MS_RCNN],
+    "solo": _MM_SOLO,
+    "polarmask": _MM_POLARMASK,
 }
 _OURS_ALONE = re.compile(r"(.*\.)?num_batches_tracked|pixel_(mean|std)|anchors|" + re.escape(STRIDES))
 """No weights: what the file says in another way, or what is computed there."""
@@ -147,11 +198,16 @@ def foreign_name(form: str, detector: str, ours: str, finest: int = 3) -> str:
         ours: name in its state dict.
         finest: the first level of its pyramid: 3 for P3.
     """
-    table = _MMDETECTION if form == "mmdetection" else [*_DETECTRON2, *_pyramid(finest), *_HEADS[detector]]
+    theirs = [*_MMDETECTION, *_MM_HEADS.get(detector, [])]
+    table = theirs if form == "mmdetection" else [*_DETECTRON2, *_pyramid(finest), *_HEADS[detector]]
     for pattern, target in table:
         if match := pattern.fullmatch(ours):
             return match.expand(target) if isinstance(target, str) else target(match)
     return ""
+
+
+_WITH_BACKGROUND = {"mask_rcnn": ("roi_heads.",), "ms_rcnn": ("roi_heads.", "mask_iou_head.")}
+"""Where class layers count the background."""
 
 
 @dataclass
@@ -195,6 +251,7 @@ def translate(detector: Detector, name: str, form: str) -> Exported:
     finest = detector.strides[0].bit_length() - 1
     state = detector.state_dict()
     bgr = bool(state[STRIDES]) if STRIDES in state else False
+    deformable = {key.removesuffix(".offsets.weight") for key in state if key.endswith(".offsets.weight")}
     tensors: dict[str, Tensor] = {}
     unknown = []
     for ours, tensor in state.items():
@@ -204,7 +261,14 @@ def translate(detector: Detector, name: str, form: str) -> Exported:
         if not theirs:
             unknown.append(ours)
             continue
-        if ours.startswith("roi_heads.") and CLASS_LAYERS.search(ours):
+        layer, _, part = ours.rpartition(".")
+        if layer.removesuffix(".offsets") in deformable:  # a module of two convolutions there
+            theirs = (
+                theirs.replace(".offsets.", ".offset.")
+                if layer.endswith(".offsets")
+                else f"{theirs[: -len(part)]}conv.{part}"
+            )
+        if CLASS_LAYERS.search(ours) and ours.startswith(_WITH_BACKGROUND.get(name, ())):
             tensor = _their_rows(ours, tensor)
         if bgr and ours == "extractor.body.conv1.weight":
             tensor = tensor.flip(1)
@@ -212,7 +276,7 @@ def translate(detector: Detector, name: str, form: str) -> Exported:
     if unknown:
         raise UserError(
             f"--format {form}: {len(unknown)} tensors of this {name} have no counterpart ({', '.join(unknown[:3])}, ...).",
-            "ResNets have names there, and in mmdetection the pyramid p2-p6. Without --format, safetensors are written.",
+            "ResNets have names there, and Mask R-CNN in mmdetection with the pyramid p2-p6. Without --format, safetensors are written.",
         )
     if "anchors" in state and not torch.equal(state["anchors"], detector.implied("detectron2")["anchors"]):
         raise UserError(
@@ -223,6 +287,8 @@ def translate(detector: Detector, name: str, form: str) -> Exported:
     # In double precision: divided by 255 again, they are the same single-precision numbers.
     tensors |= {"pixel_mean": mean.view(3, 1, 1), "pixel_std": std.view(3, 1, 1)}
     config = _config(form, mean, std, bgr)
+    if (form, name) == ("mmdetection", "polarmask"):
+        config["bias=True of the ConvModules of cls_convs, reg_convs and mask_convs"] = True
     if form == "mmdetection":
         return Exported({"meta": {"config": config}, "state_dict": tensors}, tensors, config)
     return Exported({"model": tensors, "__author__": "comics" if bgr else "torchvision"}, tensors, config)

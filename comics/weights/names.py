@@ -306,16 +306,16 @@ _YOLACT_FILES = _rules(
 def _mm_towers(theirs: str, ours: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """mmdetection's convolutions with GroupNorm."""
     return (
-        (rf"bbox_head\.{theirs}\.(\d)\.conv\.(\w+)", rf"{ours}.\1.0.\2"),
-        (rf"bbox_head\.{theirs}\.(\d)\.gn\.(\w+)", rf"{ours}.\1.1.\2"),
+        (rf"{theirs}\.(\d)\.conv\.(\w+)", rf"{ours}.\1.0.\2"),
+        (rf"{theirs}\.(\d)\.gn\.(\w+)", rf"{ours}.\1.1.\2"),
     )
 
 
-_SOLO = _rules(
-    *_mm_towers("ins_convs", "mask_tower"),
-    *_mm_towers("cate_convs", "category_tower"),
-    (r"bbox_head\.solo_ins_list\.(\d)\.(\w+)", r"masks.\1.\2"),
-    (r"bbox_head\.solo_cate\.(\w+)", r"categories.\1"),
+_SOLO = _rules(  # its authors' names, on an old mmdetection, and mmdetection's own
+    *_mm_towers(r"(?:bbox_head\.ins_convs|mask_head\.mask_convs)", "mask_tower"),
+    *_mm_towers(r"(?:bbox_head\.cate_convs|mask_head\.cls_convs)", "category_tower"),
+    (r"(?:bbox_head\.solo_ins_list|mask_head\.conv_mask_list)\.(\d)\.(\w+)", r"masks.\1.\2"),
+    (r"(?:bbox_head\.solo_cate|mask_head\.conv_cls)\.(\w+)", r"categories.\1"),
 )
 
 

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_weights_transfer import PUBLISHED
 from typer.testing import CliRunner
 
 from comics.cli import app
 from comics.detectors import build
+from comics.detectors.meinst import MEInst
 from comics.errors import UserError
 from comics.params import ModelParams, load
 from comics.weights.foreign import DETECTORS, translate, write_foreign
+from comics.weights.names import rename
 from comics.weights.transfer import load_into
 
 SMALL = ModelParams(backbone="resnet18", fpn_channels=32, head_channels=32, head_convs=2, mask_channels=32)
 PAIRS = [(form, name) for form, detectors in DETECTORS.items() for name in detectors]
-UNREAD = re.compile(r"roi_heads\.(box_predictor\.bbox_pred|mask_predictor\.mask_fcn_logits)\.")
+UNREAD = re.compile(r"roi_heads\.(box_predictor\.bbox_pred|mask_predictor\.mask_fcn_logits)\.|mask_iou_head\.iou\.")
 
 
 def shaken(name, seed=0, params=SMALL):
@@ -48,12 +51,59 @@ def test_there_and_back_bit_for_bit(tmp_path, form, name, early):
     for key, tensor in ours.state_dict().items():
         if key.endswith("num_batches_tracked"):
             continue
-        if UNREAD.match(key):  # the background has no box and no mask there
+        if UNREAD.match(key) and name != "centermask":  # the background has no box and no mask there
             rows = 4 if "bbox" in key else 1
             assert not after[key][:rows].any()
             assert torch.equal(after[key][rows:], tensor[rows:]), key
         else:
             assert torch.equal(after[key], tensor), key
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+def test_deformable_layers_there_and_back(tmp_path, kind):
+    params = SMALL.model_copy(update={"settings": MEInst.Settings(deformable=kind)})
+    ours = shaken("meinst", params=params)
+    theirs = translate(ours, "meinst", "adelaidet")
+    head = "proposal_generator.MEInst_head"
+    assert {f"{head}.mask_tower.3.conv.weight", f"{head}.cls_tower.3.offset.bias", f"{head}.cls_tower.0.weight"} <= set(
+        theirs.tensors
+    )
+    write_foreign(tmp_path / "theirs.pth", theirs)
+    back = shaken("meinst", 1, params)
+    load_into(back, "meinst", tmp_path / "theirs.pth")
+    after = back.state_dict()
+    for key, tensor in ours.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(after[key], tensor), key
+
+
+@pytest.mark.parametrize("name", ["ms_rcnn", "polarmask", "centermask"])
+def test_exported_names_are_those_of_their_files(name):
+    """As the tests of the import write them down, but for offsets that PolarMask's files do not have."""
+    form = "detectron2" if name == "centermask" else "mmdetection"
+    ours = translate(shaken(name), name, form)
+    known = PUBLISHED[name](2)
+    found = {key: tuple(tensor.shape) for key, tensor in ours.tensors.items() if not key.startswith("pixel_")}
+    extra = {key for key in found if key not in known}
+    assert all(name == "polarmask" and key.endswith(".conv.bias") for key in extra)
+    assert ("bias=True" in " ".join(ours.config)) == bool(extra)
+    assert {key: shape for key, shape in found.items() if key in known} == {
+        key: tuple(tensor.shape) for key, tensor in known.items()
+    }
+
+
+def test_solo_is_mmdetections_own():
+    """Written under mmdetection's names; those of its authors' files mean the same."""
+    theirs = translate(shaken("solo"), "solo", "mmdetection").tensors
+    assert {"mask_head.mask_convs.1.gn.bias", "mask_head.conv_mask_list.4.bias", "mask_head.conv_cls.weight"} <= set(
+        theirs
+    )
+    for own, authors in (
+        ("mask_head.mask_convs.0.conv.weight", "bbox_head.ins_convs.0.conv.weight"),
+        ("mask_head.cls_convs.1.gn.bias", "bbox_head.cate_convs.1.gn.bias"),
+        ("mask_head.conv_mask_list.2.bias", "bbox_head.solo_ins_list.2.bias"),
+        ("mask_head.conv_cls.weight", "bbox_head.solo_cate.weight"),
+    ):
+        assert rename("solo", "mmdetection", own) == rename("solo", "mmdetection", authors) != ("", "")
 
 
 def test_names_of_the_published_projects():
