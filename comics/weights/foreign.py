@@ -287,6 +287,8 @@ def translate(detector: Detector, name: str, form: str) -> Exported:
     # In double precision: divided by 255 again, they are the same single-precision numbers.
     tensors |= {"pixel_mean": mean.view(3, 1, 1), "pixel_std": std.view(3, 1, 1)}
     config = _config(form, mean, std, bgr)
+    if form == "adelaidet" and any(key.startswith("head.scales.") for key in state):
+        config[f"MODEL.{'MEInst' if name == 'meinst' else 'FCOS'}.USE_SCALE"] = True
     if (form, name) == ("mmdetection", "polarmask"):
         config["bias=True of the ConvModules of cls_convs, reg_convs and mask_convs"] = True
     if form == "mmdetection":

@@ -322,14 +322,21 @@ class MEInstParts(nn.Module):
         self.MEInst_head = FCOSHead()
 
 
-class ToyMEInst(AdelaiMeta):
-    """Masks from codes of each point: there is no map of them."""
+class ToyMEInst(Meta):
+    """Masks from codes of each point: there is no map of them. Images are prepared inside of `forward`."""
 
     draws = True
 
     def __init__(self, cfg=None):
         super().__init__(cfg)
         self.proposal_generator = MEInstParts()
+
+    preprocess_image = property()  # there is none
+
+    def forward(self, inputs):
+        assert Storage.open or not self.training, "losses are logged to the current storage"
+        images = [(one["image"] - self.pixel_mean) / self.pixel_std for one in inputs]
+        return self.heads_on(ImageList.from_tensors(images, self.backbone.size_divisibility), inputs)
 
     def scores(self, features):
         return self.proposal_generator.MEInst_head.logits(features[0]).flatten(1)
@@ -428,7 +435,8 @@ class Node(dict):
 
 
 def get_cfg():
-    model = Node(RETINANET=Node(NUM_CLASSES=80, SCORE_THRESH_TEST=0.5), WEIGHTS="none", DEVICE="cuda")
+    fcos = Node(NUM_CLASSES=80, INFERENCE_TH_TEST=0.5, NMS_TH=0.5, POST_NMS_TOPK_TEST=7)
+    model = Node(RETINANET=Node(NUM_CLASSES=80, SCORE_THRESH_TEST=0.5), FCOS=fcos, WEIGHTS="none", DEVICE="cuda")
     return Node(MODEL=model, INPUT=Node(FORMAT="BGR"), TEST=Node(DETECTIONS_PER_IMAGE=100))
 
 

@@ -30,6 +30,8 @@ def there(monkeypatch):
 
 @pytest.fixture
 def absent(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("detectron2.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "detectron2", None)
 
 
@@ -278,6 +280,7 @@ def test_configuration(there, tmp_path):
     config = there.built[0]
     assert config.MODEL.RETINANET.NUM_CLASSES == 2
     assert config.MODEL.RETINANET.SCORE_THRESH_TEST < 0.5
+    assert config.TEST.DETECTIONS_PER_IMAGE == config.MODEL.FCOS.POST_NMS_TOPK_TEST == 100
     assert config.MODEL.DEVICE == "cpu"
     assert model.bgr
     with pytest.raises(UserError, match=r"nowhere\.yaml: no such file"):

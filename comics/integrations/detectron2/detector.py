@@ -220,6 +220,7 @@ def configured(config: Any, settings: Detectron2Settings, num_classes: int, infe
             ("NMS_TH", inference.nms_threshold),
             ("UPDATE_THR", inference.score_threshold),  # SOLOv2's, behind its matrix NMS
             ("MAX_PER_IMG", inference.max_detections),
+            ("POST_NMS_TOPK_TEST", inference.max_detections),  # of AdelaiDet's FCOS and MEInst
         ):
             if part_of is not None and hasattr(part_of, key):
                 setattr(part_of, key, value)

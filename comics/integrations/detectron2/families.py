@@ -276,7 +276,11 @@ def prepared(model: Any, inputs: Sequence[dict[str, Any]]) -> Tensor:
     """The images of `inputs` as the model's backbone takes them, (B, 3, H, W)."""
     if hasattr(model, "preprocess_image"):
         return model.preprocess_image(inputs).tensor
-    images = [model.normalizer(one["image"].to(model.device)) for one in inputs]
+    if hasattr(model, "normalizer"):
+        images = [model.normalizer(one["image"].to(model.device)) for one in inputs]
+    else:  # AdelaiDet's FCOS and MEInst, on detectron2's ProposalNetwork
+        mean, deviation = model.pixel_mean, model.pixel_std
+        images = [(one["image"].to(mean.device) - mean) / deviation for one in inputs]
     return part("structures").ImageList.from_tensors(images, model.backbone.size_divisibility).tensor
 
 
