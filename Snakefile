@@ -17,6 +17,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/study.smk"
 include: "workflow/rules/robustness.smk"
+include: "workflow/rules/generalisation.smk"
 include: "workflow/rules/use.smk"
 
 

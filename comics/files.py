@@ -143,11 +143,22 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         require_file(path)
         with open(path, "rb") as file:
-            return json.loads(file.read())
+            content = file.read()
     except FileNotFoundError:
         raise _absent(path) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    return parsed_json(path, content)
+
+
+def parsed_json(path: str | os.PathLike[str], content: bytes) -> Any:
+    """What `content`, read from `path`, says as JSON.
+
+    Raises:
+        UserError: it is not JSON (truncated, say); the message names the place.
+    """
+    try:
+        return json.loads(content)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}).", "It may be truncated: make or fetch it again.") from None
 

@@ -5,6 +5,7 @@ Tables, figures and the page read the same files by the same functions (`comics.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ from comics.report.results import read_scores, resolved_runs, scores_path, state
 if TYPE_CHECKING:
     import pandas
 
-COLUMNS = ("dataset", "run", "seed", "split", "task", "class", "metric", "value", "digest", "state")
-"""``value`` is a fraction, and empty (NaN) where a metric is undefined; ``state`` is `current` or `stale`."""
+COLUMNS = ("dataset", "run", "seed", "test", "split", "task", "class", "metric", "value", "digest", "state")
+"""``dataset`` is what a run was trained on, ``test`` what it was tested on: the same, or one of its `tests`. ``value`` is a
+fraction, and empty (NaN) where a metric is undefined; ``state`` is `current` or `stale`."""
 
 
 def load(params: Params | str | Path | None = None, root: str | Path = ".") -> pandas.DataFrame:
@@ -54,8 +56,9 @@ def load(params: Params | str | Path | None = None, root: str | Path = ".") -> p
 def _lines(params: Params, root: Path) -> Iterator[tuple[Any, ...]]:
     for name in params.runs:
         for run in resolved_runs(params, name):
-            for split in SPLITS:
-                path = scores_path(run, split)
+            tested = [run.dataset_name, *(one for one in run.params.tests if one != run.dataset_name)]
+            for test, split in itertools.product(tested, SPLITS):
+                path = scores_path(run, split, test)
                 found = state(path, run.digest, root)
                 if found == "missing":
                     continue
@@ -65,4 +68,4 @@ def _lines(params: Params, root: Path) -> Iterator[tuple[Any, ...]]:
                         f"Make it anew: snakemake --forcerun {path}",
                     )
                 for (task, kind, metric), value in read_scores(root / path).items():
-                    yield params.dataset, name, run.seed, split, task, kind, metric, value, run.digest, found
+                    yield run.dataset_name, name, run.seed, test, split, task, kind, metric, value, run.digest, found

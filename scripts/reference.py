@@ -337,7 +337,8 @@ COLUMNS = {
     "second": "of the second file",
     "difference": "first minus second; of a study, run minus baseline",
     "p": "p-value of the permutation test",
-    "dataset": "as in params.yaml",
+    "dataset": "it was trained on",
+    "test": "dataset it was tested on: the same, or one of the run's `tests`",
     "run": "name of the run",
     "seed": "of the training",
     "split": "`train`, `val`, `test_dev` or `test_challenge`",
@@ -499,6 +500,11 @@ OTHER = (
     ),
     (f"{RUN}run.json", "description, digest, versions, hardware, seconds, joules, memory", ""),
     (f"{RUN}<split>.detections.json", "COCO results: boxes, masks, scores", "[evaluation](../evaluation.md)"),
+    (
+        f"{RUN}on_<test>/<split>.detections.json, <split>.csv",
+        "the same on a dataset of the run's `tests`, and its scores",
+        "[evaluation](../evaluation.md#generalisation)",
+    ),
     (f"{RUN}calibration.json, README.md", "calibration and model card", "[detect](../detect.md#calibration)"),
     (
         f"{RUN}logs/metrics.csv",

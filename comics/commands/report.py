@@ -183,7 +183,21 @@ def study(
     _written(render(loaded, name, output or loaded.reports / "studies"))
 
 
+def generalisation(
+    name: Annotated[str, typer.Argument(help="A matrix of `generalisation:` in params.yaml.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for its table and figure. [default: reports/generalisation]")
+    ] = None,
+) -> None:
+    """Render how runs do on what they were not trained on: LaTeX, Markdown, CSV, and a figure as PDF, SVG and PNG."""
+    from comics.params import load
+    from comics.report.generalisation import render
+
+    loaded = load()
+    _written(render(loaded, name, output or loaded.reports / "generalisation"))
+
+
 def register(root: typer.Typer) -> None:
     """Add this group to the command line."""
-    for command in (table, figure, page, paper, compare_table, study, compare_study):
+    for command in (table, figure, page, paper, compare_table, study, compare_study, generalisation):
         root.command()(command)

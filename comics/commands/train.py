@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 RunArgument = Annotated[str, typer.Argument(help="A run of params.yaml.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of the run; its first one by default.", min=0)]
+DatasetOption = Annotated[
+    str | None, typer.Option(help="Dataset it is trained on; by default the run's own, or that of params.yaml.")
+]
 
 
-def train(run: RunArgument, seed: SeedOption = None) -> None:
+def train(run: RunArgument, seed: SeedOption = None, dataset: DatasetOption = None) -> None:
     """Train RUN on the dataset of params.yaml; an interrupted training goes on where it was."""
     from comics.params import load
 
-    resolved = load().resolve(run, seed)
+    resolved = load().resolve(run, seed, dataset)
     from comics.training.fit import train as fit
     from comics.training.launch import RankFailed
     from comics.training.signals import Interrupted
@@ -44,6 +47,8 @@ def predict(
     split: Annotated[list[str], typer.Option(help="train, val, test_dev or test_challenge; may be given again.")],
     seed: SeedOption = None,
     output: Annotated[Path | None, typer.Option(help="Of a single split. Default: beside the checkpoint.")] = None,
+    dataset: DatasetOption = None,
+    on: Annotated[str | None, typer.Option(help="Another dataset, whose splits are predicted instead.")] = None,
 ) -> None:
     """Write RUN's detections on each split as a COCO results file."""
     from comics.params import SPLITS, load
@@ -53,14 +58,18 @@ def predict(
             raise UserError(f"--split: there is no split '{one}'.", did_you_mean(one, SPLITS))
     if output is not None and len(split) > 1:
         raise UserError("--output: is for one --split, not for several.", "Call the command once for each.")
-    resolved = load().resolve(run, seed)
+    params = load()
+    resolved = params.resolve(run, seed, dataset)
+    if on is not None and on not in params.file.datasets:
+        raise UserError(f"--on: there is no dataset '{on}'.", did_you_mean(on, params.file.datasets))
     from comics.detect.predictor import Predictor, predict_split
+    from comics.report.results import detections_path
 
     predictor = Predictor(resolved)
     for one in split:
-        path = output or resolved.folder / f"{one}.detections.json"
+        path = output or detections_path(resolved, one, on)
         with bars() as progress:
-            count = predict_split(predictor, one, path, progress=progress)
+            count = predict_split(predictor, one, path, progress=progress, test=on)
         print(f"{path}: {count} detections.")
 
 
@@ -111,7 +120,8 @@ def _runs_table(width: int, live: bool) -> Table:
             cells = {
                 "run": name,
                 "seed": str(seed),
-                "made of": " + ".join([run.detector, *run.params.components]),
+                "made of": " + ".join([run.detector, *run.params.components])
+                + (f" on {run.dataset_name}" if run.dataset_name != params.dataset else ""),
                 "state": same or _at_work(run) or training_state(run),
                 **{split: _score(run, split) for split in params.test_splits},
             }

@@ -65,8 +65,17 @@ def predict_split(
     output: Path,
     root: Path = Path(),
     progress: Progress = silent,
+    test: str | None = None,
 ) -> int:
     """Write the detections of a run on `split` as a COCO results file with its sidecar.
+
+    Args:
+        predictor: the run.
+        split: of its own dataset, or of the dataset `test`.
+        output: the file.
+        root: folder that holds ``data/``.
+        progress: is told of batches.
+        test: another dataset than the run's own.
 
     Returns:
         The number of detections.
@@ -75,10 +84,10 @@ def predict_split(
         UserError: no dataset.
     """
     run = predictor.run
-    loader = evaluation_loader(run, split, root)
+    loader = evaluation_loader(run, split, root, dataset=test)
     entries: list[dict[str, Any]] = []
     has_boxes = predictor.model.detector.predicts_boxes
-    for batch in told(loader, len(loader), progress, f"{run.name} on {split}"):
+    for batch in told(loader, len(loader), progress, f"{run.name} on {test or ''}{' ' if test else ''}{split}"):
         found = predictor(batch.images, batch.sizes)
         entries += batch_results(found, batch.sizes, batch.original_sizes, batch.image_ids, has_boxes)
     write_json(output, entries)
@@ -91,6 +100,7 @@ def predict_split(
             "split": split,
             "seed": run.seed,
             "data": predictor.data,
+            **({} if test is None else {"test": test}),
         },
     )
     return len(entries)

@@ -6,7 +6,6 @@ Needs PyAV (``pip install 'comics-forensics[video]'``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,10 +17,10 @@ from PIL import Image
 from comics.detect.draw import draw
 from comics.detect.model import Model
 from comics.detect.outcome import Face, Failure, Outcome, Track, VideoOutcome
-from comics.errors import UserError
 from comics.files import atomic_write
-from comics.images import MAX_PIXELS, Pixels, UnreadableImage, shown
+from comics.images import Pixels, UnreadableImage, shown
 from comics.progress import Progress, silent
+from comics.videos import opened
 
 SAME_FACE = 0.3
 """Least IoU of a face with where its track was last seen."""
@@ -29,37 +28,6 @@ MISSED = 2
 """So many sampled frames in a row a face may be missing from before its track ends."""
 VIDEO_SIDE = 1280
 """Longest side of the annotated video in px."""
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
-"""Kinds of file that are opened. Playlists are not: they name other files, and addresses, to be opened."""
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its first stream of pictures.
-
-    Raises:
-        UnreadableImage: it is absent, or no video that can be read.
-        UserError: PyAV is not installed.
-    """
-    try:
-        import av
-    except ImportError:
-        raise UserError("Videos need PyAV, which is not installed.", "pip install 'comics-forensics[video]'") from None
-    av.logging.set_level(av.logging.PANIC)
-    name = shown(path)
-    try:
-        if not path.is_file():
-            raise UnreadableImage(f"{name}: {'not a regular file' if path.exists() else 'no such file'}.")
-        with path.open("rb") as file, av.open(file, options={"format_whitelist": CONTAINERS}) as container:
-            if not container.streams.video:
-                raise UnreadableImage(f"{name}: has no pictures.")
-            stream = container.streams.video[0]
-            if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-                raise UnreadableImage(f"{name}: its frames are larger than what is read.")
-            stream.thread_type = "AUTO"
-            yield container, stream
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableImage(f"{name}: not a video that can be read ({error}).") from None
 
 
 def frames(path: Path) -> Iterator[tuple[int, float, Any]]:

@@ -10,7 +10,7 @@ equal bins of P(fake) (Guo et al., "On calibration of modern neural networks", 2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,6 +65,14 @@ def points(values: Floats, forged: Floats, real: Floats, images: Ints, stated: B
     stated = np.ones(len(values), bool) if stated is None else stated
     order = np.argsort(-values, kind="stable")
     return Points(values[order], forged[order], real[order], images[order], stated[order])
+
+
+def joined(parts: Sequence[Points]) -> Points:
+    """The rows of all, of the same images."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = ([getattr(part, name) for part in parts] for name in ("values", "forged", "real", "images", "stated"))
+    return points(*map(np.concatenate, columns))
 
 
 def pooled(one: Points, other: Points, images: int) -> Points:

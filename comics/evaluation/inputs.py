@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comics.errors import UserError
-from comics.evaluation.layout import UNSET, Content, Detection, Struct, read_layout
-from comics.evaluation.rle import Texts, as_text, filled, pixels
-from comics.files import read_json
+from comics.evaluation.layout import UNSET, Content, Detection, Struct, read_layout, read_parts
+from comics.evaluation.rle import JoinedTexts, Texts, as_text, filled, pixels
+from comics.files import parsed_json, read_json
 
 Source = str | os.PathLike[str]
 Floats = NDArray[np.float64]
@@ -36,6 +36,10 @@ Checked = TypeVar("Checked")
 
 ALL = "all"
 """The average over classes, where else a class is named."""
+LARGE = 1 << 26
+"""Bytes of a results file from which on it is read part by part."""
+BLOCK = 100_000
+"""Detections that are matched and judged at once; what is beyond them waits."""
 _FARTHEST = 1e5
 """Of a polygon's coordinates, px from the corner: filling polygons takes memory in proportion to their outline."""
 
@@ -75,6 +79,22 @@ class GroundTruth:
     tracks: Ints | None = None
     forgeries: tuple[str, ...] = ()
 
+    def part(self, chosen: Ints, first: int, stop: int) -> GroundTruth:
+        """The images from `first` to before `stop`, with the annotations `chosen` (M,), which are theirs."""
+        return GroundTruth(
+            name=self.name,
+            image_ids=self.image_ids[first:stop],
+            image_sizes=self.image_sizes[first:stop],
+            categories=self.categories,
+            annotation_ids=self.annotation_ids[chosen],
+            annotation_images=self.annotation_images[chosen] - first,
+            annotation_categories=self.annotation_categories[chosen],
+            areas=self.areas[chosen],
+            boxes=None if self.boxes is None else self.boxes[chosen],
+            crowd=self.crowd[chosen],
+            masks=None if self.masks is None else Texts(self.masks[chosen]),
+        )
+
     def objects(self, category: int, area: tuple[float, float] = (0.0, np.inf)) -> Ints:
         """(I,) number of objects of a category in each image; crowd regions and areas out of range are none."""
         of_size = (self.areas >= area[0]) & (self.areas <= area[1])
@@ -105,11 +125,63 @@ class Detections:
     masks: Texts | None
     mask_scores: Floats | None = None
 
+    def part(self, chosen: Ints, first: int) -> Detections:
+        """The `chosen` (M,) detections, with images counted from `first` on."""
+        return Detections(
+            self.name,
+            self.images[chosen] - first,
+            self.category_ids[chosen],
+            self.scores[chosen],
+            None if self.boxes is None else self.boxes[chosen],
+            None if self.masks is None else Texts(self.masks[chosen]),
+            None if self.mask_scores is None else self.mask_scores[chosen],
+        )
+
     def scored_for(self, task: str) -> Detections:
         """With one score each, the one that ranks the task's detections."""
         if self.mask_scores is None:
             return self
         return replace(self, scores=self.mask_scores if task == "segmentation" else self.scores, mask_scores=None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of the whole, with what is in them.
+
+    Attributes:
+        truth, found: of these images alone; without videos, tracks and kinds of forgery.
+        first: number of the first image.
+        annotations, detections: (A,), (N,) which of the whole these are.
+    """
+
+    truth: GroundTruth
+    found: Detections
+    first: int
+    annotations: Ints
+    detections: Ints
+
+
+def in_parts(truth: GroundTruth, found: Detections, most: int | None = None) -> Iterator[Part]:
+    """The images one after the other, as many at once as have at most `most` detections (`BLOCK`), and at least one.
+
+    In each image annotations and detections are in the file's order.
+    """
+    most = BLOCK if most is None else most
+    images = len(truth.image_ids)
+    if len(found.scores) <= most:
+        yield Part(truth, found, 0, np.arange(len(truth.areas)), np.arange(len(found.scores)))
+        return
+    places = np.arange(images + 1)
+    detections = np.argsort(found.images, kind="stable")
+    annotations = np.argsort(truth.annotation_images, kind="stable")
+    ends = np.searchsorted(found.images[detections], places)
+    of_truth = np.searchsorted(truth.annotation_images[annotations], places)
+    first = 0
+    while first < images:
+        stop = max(first + 1, int(np.searchsorted(ends, ends[first] + most, side="right")) - 1)
+        ours, theirs = detections[ends[first] : ends[stop]], annotations[of_truth[first] : of_truth[stop]]
+        yield Part(truth.part(theirs, first, stop), found.part(ours, first), first, theirs, ours)
+        first = stop
 
 
 @contextmanager
@@ -189,17 +261,63 @@ def read_detections(source: Source | Sequence[Mapping[str, Any]], truth: GroundT
     """
     if not isinstance(source, str | os.PathLike):
         return _detections("Detections", source if isinstance(source, Mapping) else list(source), truth)
+    parts = read_parts(source, Detection) if _is_large(source) else None
+    if parts is not None:
+        return _joined(str(source), truth, parts)
     return _read(source, list[Detection], lambda name, content: _detections(name, content, truth))
 
 
-def _detections(name: str, content: Any, truth: GroundTruth) -> Detections:
+def _is_large(source: Source) -> bool:
+    with suppress(OSError):
+        return os.path.getsize(source) > LARGE
+    return False
+
+
+def _joined(name: str, truth: GroundTruth, parts: Iterator[tuple[bytes, list[Detection] | None]]) -> Detections:
+    """Detections that are read part by part, each checked before the next is read: of all that was parsed, columns are left."""
+    checked: list[Detections] = []
+    first = 0
+    for text, typed in parts:
+        part = None
+        if typed is not None:
+            with suppress(UserError):
+                part = _detections(name, typed, truth)
+        if part is None:  # as plain JSON, from which messages are made
+            told = f"{name}, from detections[{first}] on" if first else name
+            part = _detections(name, parsed_json(told, text), truth, first)
+        for field in ("boxes", "masks", "mask_scores"):
+            if checked and (getattr(part, field) is None) != (getattr(checked[0], field) is None):
+                called = {"boxes": "bbox", "masks": "segmentation", "mask_scores": "score_mask"}[field]
+                lacks = first if getattr(part, field) is None else 0
+                raise UserError(f"{name}: detections[{lacks}].{called}: missing: other entries have it.")
+        checked.append(part)
+        first += len(part.images)
+
+    def column(field: str) -> Any:
+        values = [getattr(part, field) for part in checked]
+        return None if values[0] is None else np.concatenate(values)
+
+    masks = [part.masks for part in checked if part.masks is not None]
+    return Detections(
+        name,
+        column("images"),
+        column("category_ids"),
+        column("scores"),
+        column("boxes"),
+        JoinedTexts(masks) if masks else None,
+        column("mask_scores"),
+    )
+
+
+def _detections(name: str, content: Any, truth: GroundTruth, first: int = 0) -> Detections:
+    """Checked detections; `first` is the place of the first in its file, for messages."""
     if not isinstance(content, list):
         swapped = isinstance(content, dict) and "annotations" in content
         raise UserError(
             f"{name}: not COCO results, which are a list of detections.",
             "It looks like ground truth: is the order of the arguments right?" if swapped else "",
         )
-    check = _Checker(name, "detections", content)
+    check = _Checker(name, "detections", content, first)
     check.objects()
     images = check.members("image_id", truth.image_ids, f"no such image in {truth.name}")
     known = np.array(list(truth.categories), np.int64)
@@ -265,10 +383,11 @@ class _Checker:
         name: the file.
         part: what the list is called.
         entries: its elements, as parsed: anything, or all of a type of `comics.evaluation.layout`.
+        first: place of the first of them in the file.
     """
 
-    def __init__(self, name: str, part: str, entries: Sequence[Any]) -> None:
-        self.name, self.part, self.entries = name, part, entries
+    def __init__(self, name: str, part: str, entries: Sequence[Any], first: int = 0) -> None:
+        self.name, self.part, self.entries, self.first = name, part, entries, first
         self.typed = bool(entries) and isinstance(entries[0], Struct)
 
     def no(self, field: str, bad: Any, why: str | Callable[[int], str]) -> None:
@@ -279,7 +398,7 @@ class _Checker:
             raise UserError(f"{self.name}: {self.part} are not usable.")  # `_read` goes on with plain JSON
         where = np.flatnonzero(bad)
         first = int(where[0])
-        place = f"{self.name}: {self.part}[{first}]" + (f".{field}" if field else "")
+        place = f"{self.name}: {self.part}[{self.first + first}]" + (f".{field}" if field else "")
         entry = self.entries[first]
         missing = field and isinstance(entry, dict) and field not in entry
         text = "missing" if missing else repr(entry[field] if field and isinstance(entry, dict) else entry)
@@ -393,9 +512,10 @@ class _Checker:
             lambda index: f"size {self.entries[index]['segmentation']['size']} of an image of {sizes[index].tolist()}",
         )
         counts = list(map(part("counts"), masks))
-        bad = [isinstance(one, str) and not one.isascii() for one in counts]
-        self._no_of(chosen, bad, lambda _: "its counts are no run lengths")
         texts = Texts(counts) if set(map(type, counts)) <= {str} else None
+        if texts is None or not texts.isascii():
+            bad = [isinstance(one, str) and not one.isascii() for one in counts]
+            self._no_of(chosen, bad, lambda _: "its counts are no run lengths")
         totals = pixels(counts) if texts is None else texts.pixels()
         self._no_of(chosen, totals != told.prod(1), lambda _: "its run lengths do not add up to its size")
         if texts is None:
@@ -409,7 +529,7 @@ class _Checker:
             return None
         values = self.column("segmentation")
         polygons = np.array([isinstance(mask, list) for mask in values], bool)
-        bad = [isinstance(mask, list) and not _is_polygons(mask) for mask in values]
+        bad = [isinstance(mask, list) and not _is_polygons(mask, self.typed) for mask in values]
         self.no("segmentation", bad, "polygons are lists of at least three x, y pairs in px")
         self.no("segmentation", polygons & (sizes == 0).any(1), "its image has no height and width")
         compressed = np.flatnonzero(~polygons)
@@ -417,8 +537,11 @@ class _Checker:
         texts = self.masks(compressed, sizes)
         for index, text in zip(compressed, texts[np.arange(len(texts))], strict=True):
             masks[index] = text
-        for index in np.flatnonzero(polygons):
-            masks[index] = filled(values[index], *sizes[index].tolist())
+        outlined = np.flatnonzero(polygons).tolist()
+        shapes = sizes[polygons].tolist()
+        drawn = filled([values[index] for index in outlined], [(height, width) for height, width in shapes])
+        for place, text in zip(outlined, drawn, strict=True):
+            masks[place] = text
         return Texts(masks)
 
     def _no_of(self, chosen: Ints, bad: Any, why: Callable[[int], str]) -> None:
@@ -435,7 +558,18 @@ def _is_numbers(value: Any, count: int) -> bool:
     return isinstance(value, list | tuple) and len(value) == count and all(_is(numbers.Real, one) for one in value)
 
 
-def _is_polygons(value: list[Any]) -> bool:
+def _is_polygons(value: list[Any], typed: bool = False) -> bool:
+    """Whether these are usable outlines; with `typed` they are known to be lists of floats."""
+    if typed:
+        # A NaN is refused with infinity: both comparisons with it are false.
+        return bool(value) and all(
+            len(one) >= 6
+            and len(one) % 2 == 0
+            and min(one) >= -_FARTHEST
+            and max(one) <= _FARTHEST
+            and sum(one) == sum(one)
+            for one in value
+        )
     return bool(value) and all(
         isinstance(one, list)
         and len(one) >= 6

@@ -29,8 +29,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from comics.evaluation.classification import Points, points
-from comics.evaluation.inputs import Bools, Detections, Floats, GroundTruth, Ints
+from comics.evaluation.classification import Points, joined, points
+from comics.evaluation.inputs import Bools, Detections, Floats, GroundTruth, Ints, in_parts
 from comics.evaluation.matching import Matched, Task, mask_library
 from comics.evaluation.rle import inside
 from comics.evaluation.verdicts import grouped, paired_ious, probability_of_fake
@@ -62,15 +62,24 @@ def judged(
     fake = fake_category(truth)
     if fake is None:
         return dict(matched)
-    faces = _Found(truth, found, fake)
-    images = _images(truth, fake, faces)
+    values = np.zeros(len(truth.image_ids))
+    p_fake = {task: np.full(len(truth.annotation_ids), np.nan) for task in matched}
+    pixels: dict[str, list[Points]] = {}
+    for part in in_parts(truth, found):
+        faces = _Found(part.truth, part.found, fake)
+        np.maximum.at(values, faces.images + part.first, faces.values)
+        for task in matched:
+            p_fake[task][part.annotations] = _matched_faces(part.truth, faces, task, engine)
+        if "segmentation" in matched:
+            for name, of_part in _pixels(part.truth, fake, faces).items():
+                pixels.setdefault(name, []).append(replace(of_part, images=of_part.images + part.first))
+    images = _images(truth, fake, values)
     common = {"image": images, **_videos(truth, images)}
     of_tasks = {}
     for task, of_task in matched.items():
-        p_fake = _matched_faces(truth, faces, task, engine)
-        verdicts = {**common, **face_points(truth, p_fake), **_tracks(truth, fake, p_fake)}
+        verdicts = {**common, **face_points(truth, p_fake[task]), **_tracks(truth, fake, p_fake[task])}
         if task == "segmentation":
-            verdicts |= _pixels(truth, fake, faces)
+            verdicts |= {name: joined(parts) for name, parts in pixels.items()}
         of_tasks[task] = replace(of_task, verdicts=verdicts)
     return of_tasks
 
@@ -80,7 +89,11 @@ def face_verdicts(truth: GroundTruth, found: Detections, task: Task, engine: str
     fake = fake_category(truth)
     if fake is None:
         return np.full(len(truth.annotation_ids), np.nan)
-    return _matched_faces(truth, _Found(truth, found, fake), task, engine)
+    p_fake = np.full(len(truth.annotation_ids), np.nan)
+    for part in in_parts(truth, found):
+        faces = _Found(part.truth, part.found, fake)
+        p_fake[part.annotations] = _matched_faces(part.truth, faces, task, engine)
+    return p_fake
 
 
 def face_points(truth: GroundTruth, p_fake: Floats, chosen: Bools | None = None) -> dict[str, Points]:
@@ -197,9 +210,7 @@ def _verdicts(p_fake: Floats, forged: Bools, images: Ints) -> Points:
     return points(np.where(stated, p_fake, ~forged), forged.astype(float), (~forged).astype(float), images, stated)
 
 
-def _images(truth: GroundTruth, fake: int, faces: _Found) -> Points:
-    values = np.zeros(len(truth.image_ids))
-    np.maximum.at(values, faces.images, faces.values)
+def _images(truth: GroundTruth, fake: int, values: Floats) -> Points:
     forged = truth.objects(fake) > 0
     return points(values, forged.astype(float), (~forged).astype(float), np.arange(len(values)))
 

@@ -6,7 +6,10 @@ JSON) is left to those, which read the file again as plain JSON and tell what is
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +18,18 @@ from msgspec import UNSET, Struct, UnsetType
 
 from comics.files import require_file
 
-__all__ = ["UNSET", "Annotation", "Category", "Content", "Detection", "Image", "RunLengths", "Struct", "read_layout"]
+__all__ = [
+    "UNSET",
+    "Annotation",
+    "Category",
+    "Content",
+    "Detection",
+    "Image",
+    "RunLengths",
+    "Struct",
+    "read_layout",
+    "read_parts",
+]
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in px."""
@@ -91,3 +105,66 @@ def read_layout(path: str | os.PathLike[str], layout: type[Layout]) -> Layout | 
         return msgspec.json.decode(content, type=layout)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
         return None
+
+
+PART = 1 << 23
+"""Bytes of a file that are read at once."""
+_BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
+"""Where one object of a list ends and the next begins: or something that looks so, within a text or a list of an object."""
+
+
+def read_parts(path: str | os.PathLike[str], entry: type[Layout]) -> Iterator[tuple[bytes, list[Layout] | None]]:
+    """A list of objects, some at a time: a list of JSON that holds them, and what it is as `entry`, None where it is none.
+
+    The file is cut between objects. A cut within an object leaves a part that is no JSON, which is the mark of it: the text goes on
+    to the next cut then. What is no list of objects at all comes as one part, the whole.
+    """
+    with open(path, "rb") as file:
+        rest, size = file.read(PART).lstrip(), PART
+        if not rest.startswith(b"["):
+            yield rest + file.read(), None
+            return
+        rest = rest[1:]
+        while True:
+            block = file.read(size)
+            if not block:
+                break
+            cut = _last_cut(rest)
+            if cut is not None:
+                part = b"[" + rest[: cut.start() + 1] + b"]"
+                read = _decoded(part, entry)
+                if read is not None or _is_json(part):
+                    yield part, read
+                    rest = rest[cut.end() :]
+            rest += block
+        part = b"[" + rest
+        yield part, _decoded(part, entry)
+
+
+def _last_cut(text: bytes) -> re.Match[bytes] | None:
+    """The last place between two objects."""
+    reach = 1 << 16
+    while True:
+        start = max(0, len(text) - reach)
+        found = list(_BETWEEN.finditer(text, start))
+        if found or not start:
+            return found[-1] if found else None
+        reach *= 8
+
+
+def _decoded(part: bytes, entry: type[Layout]) -> list[Layout] | None:
+    try:
+        if not part.isascii():
+            part.decode()
+        return msgspec.json.decode(part, type=list[entry])  # type: ignore[valid-type]
+    except (UnicodeDecodeError, msgspec.MsgspecError):
+        return None
+
+
+def _is_json(part: bytes) -> bool:
+    """Whether it can be read at all, also as what no decoder by types takes: NaN, say."""
+    try:
+        json.loads(part)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from comics.errors import UserError, did_you_mean
+from comics.evaluation import inputs
 from comics.evaluation.classification import Points
-from comics.evaluation.inputs import Detections, GroundTruth, collection_paused
+from comics.evaluation.inputs import Detections, GroundTruth, Part, collection_paused, in_parts
 from comics.evaluation.lrp import TAU
 from comics.evaluation.verdicts import paired_ious
 
@@ -128,6 +129,34 @@ class _Pairs:
     ignored: Bools
     partners: Ints
     everywhere: Ints
+
+    def of(self, chosen: Bools) -> _Pairs:
+        """The `chosen` (M,) detections."""
+        return _Pairs(
+            self.detections[chosen],
+            self.matched[..., chosen],
+            self.ignored[..., chosen],
+            self.partners[:, chosen],
+            self.everywhere[:, chosen],
+        )
+
+    def numbered(self, detections: Ints, annotations: Ints) -> _Pairs:
+        """With the numbers that these have in the whole: `detections` (N,) and `annotations` (A,) by their numbers here."""
+
+        def renumbered(partners: Ints) -> Ints:
+            known = partners >= 0
+            of_whole = np.full(partners.shape, -1)
+            of_whole[known] = annotations[partners[known]]
+            return of_whole
+
+        partners, everywhere = renumbered(self.partners), renumbered(self.everywhere)
+        return _Pairs(detections[self.detections], self.matched, self.ignored, partners, everywhere)
+
+    @staticmethod
+    def joined(parts: Sequence[_Pairs]) -> _Pairs:
+        """One after the other."""
+        names = ("detections", "matched", "ignored", "partners", "everywhere")
+        return _Pairs(*(np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in names))
 
 
 Told = Iterator[tuple[int, Task, Floats, _Pairs]]
@@ -330,37 +359,147 @@ def _hotcoco(
     truth: GroundTruth, found: Detections, tasks: Sequence[Task], detailed: bool, areas: Sequence[str]
 ) -> Told:
     """hotcoco, a compiled implementation."""
+    if detailed:
+        yield from _hotcoco_detailed(truth, found, tasks, areas)
+    elif len(found.scores) > inputs.BLOCK:
+        yield from _hotcoco_in_parts(truth, found, tasks, areas)
+    else:
+        yield from _hotcoco_at_once(truth, found, tasks, areas)
+
+
+def _evaluator(
+    gt: Any,
+    dt: Any,
+    truth: GroundTruth,
+    task: Task,
+    numbers: list[int],
+    areas: Sequence[str],
+    thresholds: Sequence[float] = tuple(IOU_THRESHOLDS.tolist()),
+) -> Any:
+    """hotcoco's evaluator of the categories of these numbers, which has matched at these thresholds."""
     import hotcoco
 
-    outlined = "segmentation" in tasks
-    gt = _hotcoco_truth(truth, outlined)
-    dt = _hotcoco_results(gt, truth, found, outlined)
+    evaluator = hotcoco.COCOeval(gt, dt, IOU_TYPES[task])
+    params = evaluator.params  # a copy
+    params.img_ids, params.cat_ids = list(range(1, len(truth.image_ids) + 1)), numbers
+    _settings(params, areas, thresholds)
+    evaluator.params = params
+    evaluator.evaluate()
+    return evaluator
 
-    def computed(number: int, category: int, task: Task) -> tuple[int, Task, Floats, _Pairs]:
-        evaluator = hotcoco.COCOeval(gt, dt, IOU_TYPES[task])
-        params = evaluator.params  # a copy
-        params.img_ids, params.cat_ids = list(range(1, len(truth.image_ids) + 1)), [number]
-        params.iou_thrs, params.rec_thrs = IOU_THRESHOLDS.tolist(), RECALL_THRESHOLDS.tolist()
-        params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
-        params.max_dets = [MAX_DETECTIONS]
-        evaluator.params = params
-        evaluator.evaluate()
-        evaluator.accumulate()
-        curves = evaluator.eval
-        assert curves is not None
-        precision = np.asarray(curves["precision"])[:, :, 0, :, -1]
-        of_category = np.flatnonzero(found.category_ids == category) + 1
-        pairs = _table(evaluator.eval_imgs, of_category, areas) if detailed else _counted(evaluator)
-        return category, task, precision, pairs
 
-    # hotcoco computes on all cores and without Python's lock; meanwhile the caller goes on with what it is told.
+def _settings(params: Any, areas: Sequence[str], thresholds: Sequence[float]) -> None:
+    params.iou_thrs, params.rec_thrs = list(thresholds), RECALL_THRESHOLDS.tolist()
+    params.area_rng, params.area_rng_lbl = [list(AREAS[area]) for area in areas], list(areas)
+    params.max_dets = [MAX_DETECTIONS]
+
+
+def _precision(evaluator: Any) -> Floats:
+    """(10, 101, K, A) of the evaluator's categories."""
+    evaluator.accumulate()
+    curves = evaluator.eval
+    assert curves is not None
+    return np.asarray(curves["precision"])[..., -1]
+
+
+def _in_turn(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+    """What the jobs give. hotcoco computes on all cores and without Python's lock; meanwhile the caller goes on with what it is
+    told."""
     with ThreadPoolExecutor(1) as computing:
-        rest = [computing.submit(computed, *one, task) for one in _with_objects(truth) for task in tasks]
+        rest = [computing.submit(job) for job in jobs]
         try:
             while rest:
                 yield rest.pop(0).result()
         finally:
             computing.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for the rest
+
+
+def _hotcoco_detailed(truth: GroundTruth, found: Detections, tasks: Sequence[Task], areas: Sequence[str]) -> Told:
+    """A category after the other, because their matches take much memory."""
+    outlined = "segmentation" in tasks
+    gt = _hotcoco_truth(truth, outlined)
+    dt = _hotcoco_results(gt, truth, found, outlined)
+
+    def computed(number: int, category: int, task: Task) -> tuple[int, Task, Floats, _Pairs]:
+        evaluator = _evaluator(gt, dt, truth, task, [number], areas)
+        of_category = np.flatnonzero(found.category_ids == category) + 1
+        return category, task, _precision(evaluator)[:, :, 0], _table(evaluator.eval_imgs, of_category, areas)
+
+    yield from _in_turn(partial(computed, *one, task) for one in _with_objects(truth) for task in tasks)
+
+
+def _hotcoco_at_once(truth: GroundTruth, found: Detections, tasks: Sequence[Task], areas: Sequence[str]) -> Told:
+    """All categories together."""
+    outlined = "segmentation" in tasks
+    gt = _hotcoco_truth(truth, outlined)
+    dt = _hotcoco_results(gt, truth, found, outlined)
+    known = list(_with_objects(truth))
+    if not known:
+        return
+
+    def computed(task: Task) -> tuple[Task, Floats, _Pairs]:
+        evaluator = _evaluator(gt, dt, truth, task, [number for number, _ in known], areas)
+        return task, _precision(evaluator), _counted(evaluator)
+
+    for task, precision, pairs in _in_turn(partial(computed, task) for task in tasks):
+        for index, (_, category) in enumerate(known):
+            yield category, task, precision[:, :, index], pairs.of(found.category_ids[pairs.detections] == category)
+
+
+def _hotcoco_in_parts(truth: GroundTruth, found: Detections, tasks: Sequence[Task], areas: Sequence[str]) -> Told:
+    """Some images at a time: masks are handed on for these alone, and of what was matched little is kept.
+
+    A streaming evaluator holds what average precision needs; what LRP needs is asked of an ordinary one, which matches a second time.
+    """
+    import hotcoco
+
+    known = list(_with_objects(truth))
+    streams: dict[Task, Any] = {}
+    pairs: dict[Task, list[_Pairs]] = {task: [] for task in tasks}
+    for task in tasks:
+        params = hotcoco.Params(IOU_TYPES[task])
+        _settings(params, areas, IOU_THRESHOLDS.tolist())
+        streams[task] = hotcoco.StreamingEval(_categories(truth), IOU_TYPES[task], params=params)
+    for part in in_parts(truth, found):
+        gt = _hotcoco_truth(part.truth, "segmentation" in tasks)
+        dt = _hotcoco_results(gt, part.truth, part.found, "segmentation" in tasks)
+        for task in tasks:
+            images, annotations, results, masks = _batch(part, task)
+            streams[task].update(images, annotations, results, segmentation=masks)
+            evaluator = _evaluator(gt, dt, part.truth, task, [number for number, _ in known], areas[:1], [TAU])
+            pairs[task].append(_counted(evaluator).numbered(part.detections, part.annotations))
+    for task in tasks:
+        precision, of_task = _precision(streams[task].finalize()), _Pairs.joined(pairs[task])
+        for number, category in known:
+            chosen = of_task.of(found.category_ids[of_task.detections] == category)
+            yield category, task, precision[:, :, number - 1], chosen
+
+
+def _batch(part: Part, task: Task) -> tuple[list[Any], list[Any], Any, list[Any] | None]:
+    """Images, annotations and detections of some images, numbered as in the whole; and the masks of the detections."""
+    whole = coco_ground_truth(part.truth)
+    for image in whole["images"]:
+        image["id"] += part.first
+    for annotation, number in zip(whole["annotations"], part.annotations.tolist(), strict=True):
+        annotation["id"] = number + 1
+        annotation["image_id"] += part.first
+        if task == "detection":
+            annotation.pop("segmentation", None)
+    everything = np.arange(len(part.found.scores))
+    if part.found.boxes is None:
+        results = coco_results(part.truth, part.found, everything)
+        for one in results:
+            one["image_id"] += part.first
+        return whole["images"], whole["annotations"], results, None
+    masks = _masks(part.truth, part.found, everything, part.found.images) if task == "segmentation" else None
+    return whole["images"], whole["annotations"], _columns(part.truth, part.found, part.first), masks
+
+
+def _columns(truth: GroundTruth, found: Detections, first: int = 0) -> Floats:
+    """(N, 7) image id, box, score and category number, as hotcoco takes detections; images are counted from `first` on."""
+    numbers = _category_numbers(truth, found.category_ids)
+    assert found.boxes is not None
+    return np.column_stack((found.images + first + 1, found.boxes, found.scores, numbers))
 
 
 def _hotcoco_truth(truth: GroundTruth, outlined: bool) -> Any:
@@ -386,9 +525,9 @@ def _hotcoco_results(gt: Any, truth: GroundTruth, found: Detections, outlined: b
     everything = np.arange(len(found.scores))
     if found.boxes is None:
         return gt.load_res(coco_results(truth, found, everything))
-    numbers = _category_numbers(truth, found.category_ids)
-    columns = np.column_stack((found.images + 1, found.boxes, found.scores, numbers))
-    return gt.load_res(columns, segmentation=_masks(truth, found, everything, found.images) if outlined else None)
+    return gt.load_res(
+        _columns(truth, found), segmentation=_masks(truth, found, everything, found.images) if outlined else None
+    )
 
 
 def _counted(evaluator: Any) -> _Pairs:

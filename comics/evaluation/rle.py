@@ -29,6 +29,10 @@ class Texts:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    def isascii(self) -> bool:
+        """Whether no mask has other characters."""
+        return self._text.isascii()
+
     def __getitem__(self, chosen: NDArray[np.int64]) -> list[str]:
         """The run lengths of the `chosen` (M,) masks."""
         bounds = zip(self._ends[chosen].tolist(), self._ends[chosen + 1].tolist(), strict=True)
@@ -45,6 +49,33 @@ class Texts:
             totals[start:stop] = _pixels(np.frombuffer(text, np.uint8), np.diff(self._ends[start : stop + 1]))
             start = stop
         return totals
+
+
+class JoinedTexts(Texts):
+    """Several `Texts` after each other, none of which is copied."""
+
+    def __init__(self, parts: Sequence[Texts]) -> None:
+        self._parts = list(parts)
+        self._firsts = np.cumsum([0, *map(len, self._parts)])
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def isascii(self) -> bool:
+        return all(part.isascii() for part in self._parts)
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> list[str]:
+        numbers = np.searchsorted(self._firsts, chosen, side="right") - 1
+        texts = [""] * len(chosen)
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            own = self._parts[number][chosen[places] - self._firsts[number]]
+            for place, text in zip(places.tolist(), own, strict=True):
+                texts[place] = text
+        return texts
+
+    def pixels(self) -> NDArray[np.int64]:
+        return np.concatenate([np.zeros(0, np.int64), *(part.pixels() for part in self._parts)])
 
 
 def pixels(counts: Sequence[str | bytes | Sequence[int]]) -> NDArray[np.int64]:
@@ -153,9 +184,22 @@ def as_text(counts: str | bytes | Sequence[int], height: int, width: int) -> str
     return encoded.decode("ascii")
 
 
-def filled(polygons: list[list[float]], height: int, width: int) -> str:
-    """Run lengths as text of what polygons x, y, x, y, ... in px cover together."""
+def filled(masks: Sequence[list[list[float]]], sizes: Sequence[tuple[int, int]]) -> list[str]:
+    """Run lengths as text of what the polygons x, y, x, y, ... in px of each mask cover together.
+
+    Args:
+        masks: (N) polygons of each.
+        sizes: (N) height and width.
+    """
     from pycocotools import mask as rle
 
-    parts = rle.frPyObjects(polygons, height, width)
-    return (parts[0] if len(parts) == 1 else rle.merge(parts))["counts"].decode("ascii")
+    texts = [""] * len(masks)
+    of_size: dict[tuple[int, int], list[int]] = {}
+    for index, size in enumerate(sizes):
+        of_size.setdefault(size, []).append(index)
+    for size, chosen in of_size.items():  # one call for all of a size: the call costs more than the polygon
+        drawn = iter(rle.frPyObjects([polygon for index in chosen for polygon in masks[index]], *size))
+        for index in chosen:
+            parts = [next(drawn) for _ in masks[index]]
+            texts[index] = (parts[0] if len(parts) == 1 else rle.merge(parts))["counts"].decode("ascii")
+    return texts

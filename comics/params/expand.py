@@ -15,7 +15,18 @@ from typing import Any
 from comics.errors import UserError, did_you_mean
 from comics.params.block import merge
 
-BY_NAME = ("datasets", "training", "models", "objectives", "views", "runs", "tables", "figures", "studies")
+BY_NAME = (
+    "datasets",
+    "training",
+    "models",
+    "objectives",
+    "views",
+    "runs",
+    "tables",
+    "figures",
+    "studies",
+    "generalisation",
+)
 """Sections of entries by name: `null` in a file that extends another takes an entry of that away."""
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from comics.params.block import Block, Name, partial
 from comics.params.datasets import Dataset
 from comics.params.objective import ObjectiveParams, ViewsParams
-from comics.params.reports import FigureParams, GridRows, RobustnessParams, StudyParams, TableParams
+from comics.params.reports import FigureParams, GridRows, MatrixParams, RobustnessParams, StudyParams, TableParams
 from comics.params.runs import ModelParams, RunParams, Seed, TrainingParams
 
 RunEntry = partial(RunParams)
@@ -33,9 +33,9 @@ class ParamsFile(Block):
     datasets: dict[Name, Dataset]
     """Where each dataset comes from."""
     training: dict[Name, TrainingEntry]  # type: ignore[valid-type]
-    """Optimisation, by dataset; a dataset without an entry takes that of `openforensics`."""
+    """Optimisation, by dataset; a dataset without an entry takes that of its kind, or of `openforensics`."""
     models: dict[Name, ModelEntry]  # type: ignore[valid-type]
-    """Sizes of the network, by dataset; a dataset without an entry takes that of `openforensics`."""
+    """Sizes of the network, by dataset; a dataset without an entry takes that of its kind, or of `openforensics`."""
     objectives: dict[Name, ObjectiveEntry] = {}  # type: ignore[valid-type]
     """The bi-grained objective, by dataset, where it is not the paper's."""
     views: dict[Name, ViewsEntry] = {}  # type: ignore[valid-type]
@@ -52,6 +52,8 @@ class ParamsFile(Block):
     """Runs against a baseline over seeds, by name: `reports/studies/<name>.tex`."""
     robustness: RobustnessParams | None = None
     """What `snakemake robustness` measures; without it there is none."""
+    generalisation: dict[Name, MatrixParams] = {}
+    """Matrices of runs and what they were not trained on."""
 
 
 def json_schema() -> dict[str, Any]:

@@ -293,6 +293,50 @@ class RobustnessParams(Block):
         return self
 
 
+class DatasetsMatrix(Block):
+    """Trained on one dataset, tested on others: a row a run, a column a test dataset.
+
+    Made when it is asked for by its name (``snakemake generalisation``), and not by `all`, as are the other matrices."""
+
+    kind: Literal["datasets"] = "datasets"
+    caption: str
+    """What is set above it."""
+    runs: list[str] = Field(min_length=1)
+    """One row each, tested on its own dataset and on those of its `tests`. All seeds count."""
+    split: Split = "test_dev"
+    """Of every dataset."""
+    task: Task = "segmentation"
+    """Boxes or masks."""
+    metric: Metric = "AP"
+    """What the cells hold."""
+    style: ChartStyle = ChartStyle()
+
+
+ForgeryMetric = Literal["AP", "oLRP", "oLRP_Loc", "oLRP_FN", "face_ACC", "face_found"]
+"""What the faces of one kind of forgery can be measured by."""
+
+
+class ForgeriesMatrix(Block):
+    """Kinds of forgery apart, those that training lacked and those that it had: a row a run, a column a kind."""
+
+    kind: Literal["forgeries"] = "forgeries"
+    caption: str
+    """What is set above it."""
+    runs: list[str] = Field(min_length=1)
+    """One row each, tested on its own dataset. What its dataset has `held_out` training lacked. All seeds count."""
+    split: Split = "test_dev"
+    """Of the run's dataset."""
+    task: Task = "segmentation"
+    """Boxes or masks."""
+    metric: ForgeryMetric = "AP"
+    """What the cells hold, of the faces of one kind."""
+    style: ChartStyle = ChartStyle()
+
+
+MatrixParams = Annotated[DatasetsMatrix | ForgeriesMatrix, Field(discriminator="kind")]
+"""How well runs do on what they were not trained on; `kind` says in which respect."""
+
+
 class StudyRow(Block):
     """One arm of a study."""
 

@@ -26,8 +26,10 @@ from comics.params.phases import faces_of, on_faces
 from comics.params.reports import (
     ComparisonFigure,
     CurvesFigure,
+    DatasetsMatrix,
     ErrorsFigure,
     FigureParams,
+    ForgeriesMatrix,
     ScatterFigure,
     StudyParams,
     TableParams,
@@ -51,29 +53,38 @@ RULES = frozenset(
         "compare_table",
         "convert_dataset",
         "details",
+        "details_on_another",
         "encode_masks",
         "evaluate",
+        "evaluate_across",
         "evaluate_elsewhere",
+        "evaluate_on_another",
         "evaluate_other",
         "fetch_dataset",
         "figure",
         "figures",
+        "generalisation",
         "make_dataset",
         "make_other_splits",
         "measure_robustness",
         "page",
         "paper",
         "predict",
+        "predict_across",
+        "predict_on_another",
         "predict_other",
+        "render_generalisation",
         "render_robustness",
         "robustness",
         "study",
         "table",
         "tables",
         "train",
+        "train_on_another",
     }
 )
 """The rules of the workflow: `snakemake NAME` makes what a rule or a study makes, so that a study takes another name."""
+_WORDS = {"generalisation": "matrix"}
 REPORTS = frozenset({"paper", "readme", "scores"})
 """What else lies in reports/ with the suffix of a table."""
 
@@ -142,7 +153,8 @@ class ResolvedRun(Block):
         """What decides the results, as plain JSON values. Blocks of components that are off are left out, so that two
         runs that train the same network are one."""
         stated = self.params.as_json
-        run = {key: value for key, value in stated.items() if key not in ("title", "seeds", "components", "objective")}
+        left_out = ("title", "seeds", "components", "objective", "dataset", "tests")
+        run = {key: value for key, value in stated.items() if key not in left_out}
         run["model"] = {key: value for key, value in stated["model"].items() if key != "settings"}
         if settings := stated["model"]["settings"]:
             run["model"][self.detector] = dict(settings)
@@ -216,9 +228,9 @@ class ResolvedRun(Block):
         """Where the run's files are, from the project's root."""
         return Path("results") / self.dataset_name / self.place / f"seed{self.seed}"
 
-    def annotations(self, split: str) -> Path:
-        """The canonical COCO file of `split`."""
-        return Path("data") / self.dataset_name / split / "annotations.json"
+    def annotations(self, split: str, dataset: str | None = None) -> Path:
+        """The canonical COCO file of `split`, of its own dataset or of `dataset`."""
+        return Path("data") / (dataset or self.dataset_name) / split / "annotations.json"
 
 
 class Params:
@@ -266,6 +278,10 @@ class Params:
     @property
     def studies(self) -> dict[str, StudyParams]:
         return self.file.studies
+
+    @property
+    def matrices(self) -> dict[str, DatasetsMatrix | ForgeriesMatrix]:
+        return self.file.generalisation
 
     @property
     def runs(self) -> list[str]:
@@ -325,13 +341,38 @@ class Params:
                 absent(f"studies.{name}", study.split)
             else:
                 studies[name] = study
-        update = {"tables": tables, "figures": figures, "studies": studies, "robustness": robustness}
+        matrices = {}
+        for name, matrix in self.matrices.items():
+            lack = [
+                dataset
+                for dataset in self.tested_on(matrix)
+                if matrix.split not in splits_of(self.file.datasets[dataset])
+            ]
+            if lack:
+                why = f"the dataset '{lack[0]}' has no {matrix.split}, which it shows"
+                self.left_out[f"generalisation.{name}"] = why
+            else:
+                matrices[name] = matrix
+        update = {
+            "tables": tables,
+            "figures": figures,
+            "studies": studies,
+            "robustness": robustness,
+            "generalisation": matrices,
+        }
         return self.file.model_copy(update=update)
 
+    def tested_on(self, matrix: DatasetsMatrix | ForgeriesMatrix) -> list[str]:
+        """The datasets that `matrix` has results on: those of its runs, and those of their tests."""
+        found = [self.dataset_of(run) for run in matrix.runs]
+        if matrix.kind == "datasets":
+            found += [test for run in matrix.runs for test in self._run_params(run).tests]
+        return list(dict.fromkeys(found))
+
     def require(self, section: str, name: str) -> None:
-        """Raise `UserError` unless `name` is a table or figure (`section`: ``tables`` or ``figures``) that can be made."""
+        """Raise `UserError` unless `name` is an entry of `section` (``tables``, ``figures``, ``generalisation``) that can be made."""
         self.require_split(f"{section}.{name}")
-        self._known(section, name, getattr(self.file, section), section.removesuffix("s"))
+        self._known(section, name, getattr(self.file, section), _WORDS.get(section, section.removesuffix("s")))
 
     def require_split(self, key: str) -> None:
         """Raise `UserError` if the entry `key` of the file was left out for want of a split."""
@@ -344,6 +385,16 @@ class Params:
     def _known(self, key: str, name: str, valid: typing.Iterable[str], kind: str) -> None:
         if name not in valid:
             raise UserError(f"{self.path}: {key}: there is no {kind} '{name}'.", did_you_mean(name, valid))
+
+    def _known_here(self, key: str, run: str, dataset: str | None = None) -> None:
+        """Raise `UserError` unless `run` is a run on `dataset`, by default that of the file: scores on other images do not compare."""
+        self._known(key, run, self.file.runs, "run")
+        stated_one = self._stated(run).get("dataset")
+        if stated_one not in (None, dataset or self.dataset):
+            raise UserError(
+                f"{self.path}: {key}: the run '{run}' is of the dataset '{stated_one}', and this of '{dataset or self.dataset}'.",
+                "Compare runs of several datasets under `generalisation:`.",
+            )
 
     def _free(self, key: str, name: str, taken: typing.Collection[str], by: str) -> None:
         if name in taken:
@@ -371,7 +422,7 @@ class Params:
                 if row.paper is not None and table.paper is not None:
                     self._known(f"{key}.paper", row.paper, printed, f"row of the paper's table {table.paper}")
                 if row.run is not None:
-                    self._known(f"{key}.run", row.run, self.file.runs, "run")
+                    self._known_here(f"{key}.run", row.run)
                 if row.run is None and row.paper is None and row.detections is None:
                     raise UserError(
                         f"{self.path}: {key}: names neither a run, nor detections, nor a row of the paper.",
@@ -395,17 +446,22 @@ class Params:
                         "Add it to the table's `splits`.",
                     )
                 for run in figure.highlight:
-                    self._known(f"{key}.highlight", run, self.file.runs, "run")
+                    self._known_here(f"{key}.highlight", run)
             elif isinstance(figure, ComparisonFigure | ErrorsFigure | CurvesFigure):
                 for run in figure.runs:
-                    self._known(f"{key}.runs", run, self.file.runs, "run")
+                    self._known_here(f"{key}.runs", run)
         for name, study in self.studies.items():
             self._known(f"studies.{name}.dataset", study.dataset, self.file.datasets, "dataset")
             for number, arm in enumerate(study.rows):
-                self._known(f"studies.{name}.rows[{number}].run", arm.run, self.file.runs, "run")
+                self._known_here(f"studies.{name}.rows[{number}].run", arm.run, study.dataset)
         if self.file.robustness is not None:
             for run in self.file.robustness.runs:
-                self._known("robustness.runs", run, self.file.runs, "run")
+                self._known_here("robustness.runs", run)
+        for name, matrix in self.matrices.items():
+            for run in matrix.runs:
+                self._known(f"generalisation.{name}.runs", run, self.file.runs, "run")
+            if len(set(matrix.runs)) != len(matrix.runs):
+                raise UserError(f"{self.path}: generalisation.{name}.runs: lists one of them twice.")
         for run in self.runs:
             self._check_start(run)
 
@@ -422,8 +478,13 @@ class Params:
             )
 
     def _check_start(self, run: str) -> None:
-        """The runs that `run` starts from, one after the other: each there, none twice; and values that only a merge makes
-        wrong."""
+        """The datasets of `run`; the runs that it starts from, one after the other: each there, none twice; and values that only
+        a merge makes wrong."""
+        of_run = self._stated(run)
+        for key in ("dataset", "tests"):
+            value = of_run.get(key) or []
+            for dataset in [value] if isinstance(value, str) else value:
+                self._known(f"runs.{run}.{key}", dataset, self.file.datasets, "dataset")
         seen = [run]
         while (start := self._run_params(seen[-1]).model.start) is not None:
             key = f"runs.{seen[-1]}.model.start"
@@ -435,28 +496,39 @@ class Params:
                 )
             seen.append(start)
 
-    def _preset(self, blocks: Mapping[str, Block]) -> dict[str, Any]:
-        block = blocks.get(self.dataset) or blocks.get(PRESET)
+    def _preset(self, blocks: Mapping[str, Block], dataset: str) -> dict[str, Any]:
+        block = blocks.get(dataset) or blocks.get(self.file.datasets[dataset].kind) or blocks.get(PRESET)
         return stated(block) if block is not None else {}
 
+    def _stated(self, run: str) -> dict[str, Any]:
+        """What the file says of `run`, presets apart."""
+        return merge(stated(self.file.defaults), stated(self.file.runs[run]))
+
+    def dataset_of(self, run: str) -> str:
+        """The dataset that `run` is trained and tested on."""
+        return str(self._stated(run).get("dataset") or self.dataset)
+
     @cache  # noqa: B019 - one Params a process
-    def _run_params(self, run: str) -> RunParams:
-        found = self._own_params(run)
+    def _run_params(self, run: str, dataset: str | None = None) -> RunParams:
+        """`run` on `dataset`, by default its own."""
+        dataset = dataset or self.dataset_of(run)
+        found = self._own_params(run, dataset)
         faces = faces_of(found)
         if faces is None:
             return found
         self._known(f"runs.{run}.model.{found.detector}.faces", faces, self.file.runs, "run")
-        return on_faces(found, self._own_params(faces), stated(self.file.runs[run]), f"runs.{run}", self.path)
+        own = self._own_params(faces, dataset)
+        return on_faces(found, own, stated(self.file.runs[run]), f"runs.{run}", self.path)
 
-    def _own_params(self, run: str) -> RunParams:
+    def _own_params(self, run: str, dataset: str) -> RunParams:
         """A run as its entry has it, without what it takes over from the run that finds its faces."""
         preset = {
-            "training": self._preset(self.file.training),
-            "model": self._preset(self.file.models),
-            "objective": self._preset(self.file.objectives),
-            "views": self._preset(self.file.views),
+            "training": self._preset(self.file.training, dataset),
+            "model": self._preset(self.file.models, dataset),
+            "objective": self._preset(self.file.objectives, dataset),
+            "views": self._preset(self.file.views, dataset),
         }
-        merged = merge(merge(preset, stated(self.file.defaults)), stated(self.file.runs[run]))
+        merged = merge(preset, self._stated(run))
         try:
             return RunParams.model_validate(merged)
         except ValidationError as error:
@@ -474,57 +546,68 @@ class Params:
 
     def _named(self, run: str) -> str:
         """The run's name, from its name or its place."""
-        return run if run in self.file.runs else self._by_place.get(run, run)
+        if run in self.file.runs:
+            return run
+        own = run.removeprefix(f"{self.label}.")
+        return own if self.label and own in self.file.runs else self._by_place.get(run, run)
 
     @cached_property
     def _by_place(self) -> dict[str, str]:
         return {self.place(run): run for run in reversed(self.runs)}
 
-    def place(self, run: str) -> str:
-        """The folder of `run` below ``results/<dataset>``, and the word for it in the workflow's files.
+    def place(self, run: str, dataset: str | None = None) -> str:
+        """The folder of `run` below ``results/<dataset>``, and the word for it in the workflow's files; `dataset` is its own by
+        default.
 
         It is the run's name. In a file that extends another, a run that comes out as one of that is that one, and a run
         of its own has the file's name in front: ``mine.cool``.
         """
         if self.base is None:
             return run
-        digest = self._digest_of_run(run)
+        digest = self._digest_of_run(run, dataset)
         inherited = self.base._first_of_digest.get(digest)
+        if inherited is None and dataset in self.base.file.datasets and run in self.base.runs:
+            # What others start from is made on each of their datasets.
+            inherited = run if self.base._digest_of_run(run, dataset) == digest else None
         return f"{self.label}.{run}" if inherited is None else self.base.place(inherited)
 
     @cache  # noqa: B019 - one Params a process
-    def _digest_of_run(self, run: str) -> str:
+    def _digest_of_run(self, run: str, dataset: str | None = None) -> str:
         """What tells runs of one file apart: the digest with seed 0."""
-        return self._resolve(run, 0, run).digest
+        return self._resolve(run, 0, run, dataset or self.dataset_of(run)).digest
 
     def seeds(self, run: str) -> list[int]:
         """The seeds that `run` is trained with."""
         self.require_run(run)
         return list(self._run_params(run).seeds or self.file.seeds)
 
-    def resolve(self, run: str, seed: int | None = None) -> ResolvedRun:
-        """`run`, a name or a place, with `seed` (default: its first), complete."""
+    def resolve(self, run: str, seed: int | None = None, dataset: str | None = None) -> ResolvedRun:
+        """`run`, a name or a place, with `seed` (default: its first) on `dataset` (default: its own), complete."""
         run = self._named(run)
         self.require_run(run)
-        return self._resolve(run, self.seeds(run)[0] if seed is None else seed, self.place(run))
+        dataset = self.dataset_of(run) if dataset is None else dataset
+        self._known("datasets", dataset, self.file.datasets, "dataset")
+        return self._resolve(run, self.seeds(run)[0] if seed is None else seed, self.place(run, dataset), dataset)
 
     @cache  # noqa: B019
-    def _resolve(self, run: str, seed: int, place: str) -> ResolvedRun:
-        start = self._run_params(run).model.start
+    def _resolve(self, run: str, seed: int, place: str, dataset: str) -> ResolvedRun:
+        start = self._run_params(run, dataset).model.start
         return ResolvedRun(
             name=run,
             place=place,
             seed=seed,
-            dataset_name=self.dataset,
-            dataset=self.file.datasets[self.dataset],
-            params=self._run_params(run),
-            start=None if start is None else self._start(start, seed),
+            dataset_name=dataset,
+            dataset=self.file.datasets[dataset],
+            params=self._run_params(run, dataset),
+            start=None if start is None else self._start(start, seed, dataset),
         )
 
     @cache  # noqa: B019
-    def _start(self, run: str, seed: int) -> ResolvedRun:
-        """`run` with `seed`, where it is trained with that one, and with its first otherwise."""
-        return self.resolve(run, seed if seed in self.seeds(run) else None)
+    def _start(self, run: str, seed: int, dataset: str) -> ResolvedRun:
+        """`run` with `seed`, where it is trained with that one, and with its first otherwise; on the same `dataset`, unless it
+        states another."""
+        own = self._stated(run).get("dataset")
+        return self.resolve(run, seed if seed in self.seeds(run) else None, own or dataset)
 
     @cached_property
     def _first_of_digest(self) -> dict[str, str]:

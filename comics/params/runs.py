@@ -231,6 +231,10 @@ class RunParams(Block):
     attention: AttentionParams = AttentionParams()
     objective: ObjectiveParams = ObjectiveParams()
     seeds: list[Seed] = Field([], description="Seeds of this run; empty: those of the file.")
+    dataset: Name | None = None
+    """The dataset it is trained and tested on; that of the file by default."""
+    tests: list[Name] = []
+    """Datasets beside its own that it is tested on, for the matrices of `generalisation`."""
 
     @cached_property
     def as_json(self) -> Mapping[str, Any]:
@@ -274,6 +278,8 @@ class RunParams(Block):
     def _check(self) -> RunParams:
         if len(set(self.components)) != len(self.components):
             raise ValueError("components lists one of them twice")
+        if len(set(self.tests)) != len(self.tests):
+            raise ValueError("tests lists one of them twice")
         if "views" in self.components and self.views.query == "clean" and not {"coarse", "dual"} & {*self.components}:
             raise ValueError("views.query is clean, which needs the component coarse: no view is left to augment")
         from comics.params.phases import check_phases  # it knows runs

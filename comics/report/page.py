@@ -37,7 +37,7 @@ from comics.params import (
     ResolvedRun,
     ScatterFigure,
 )
-from comics.report import finding, robustness, study
+from comics.report import breakdowns, finding, generalisation, robustness, study
 from comics.report.figures import draw
 from comics.report.gallery import read_photo, run_title, verdict_text
 from comics.report.learning import read_curves
@@ -142,7 +142,16 @@ def gather(params: Params, root: Path = Path()) -> Gathered:
             made, problem = attempt(partial(_drawn, params, name, root), f"{params.reports}/figures/{name}.pdf")
             caption = plain(figure_caption(params, name))
             charts.append({"name": name, "title": _title(name), "caption": caption, "problem": problem, "image": made})
+            if isinstance(figure, ErrorsFigure) and breakdowns.are_there(params, figure, root):
+                image, problem = attempt(
+                    partial(_broken_down, params, figure, root), f"{params.reports}/figures/{name}.pdf"
+                )
+                caption, title = breakdowns.caption(params, figure), "Where the scores come from"
+                charts.append(
+                    {"name": f"{name}_groups", "title": title, "caption": caption, "problem": problem, "image": image}
+                )
     charts += _robustness_charts(params, root, attempt)
+    charts += _generalisation_charts(params, root, attempt)
     studies = []
     for name, of_study in params.studies.items():
         if of_study.dataset == params.dataset:
@@ -285,6 +294,8 @@ def _points(params: Params, root: Path) -> list[dict[str, Any]]:
         params.canonical(run) for f in params.figures.values() if isinstance(f, ScatterFigure) for run in f.highlight
     }
     for run in dict.fromkeys(map(params.canonical, params.runs)):
+        if params.dataset_of(run) != params.dataset:
+            continue
         for split in params.test_splits:
             try:
                 if not is_current(params, run, split, root):
@@ -326,6 +337,37 @@ def _robustness_charts(params: Params, root: Path, attempt: Callable[..., tuple[
             {"name": f"robustness_{name}", "title": title, "caption": caption, "problem": problem, "image": image}
         )
     return charts
+
+
+def _generalisation_charts(params: Params, root: Path, attempt: Callable[..., tuple[Any, str]]) -> list[dict[str, Any]]:
+    """The matrices of which anything was measured beyond what other sections show."""
+    charts = []
+    for name in params.matrices:
+        beyond = [
+            path
+            for path, run in generalisation.sources(params, name)
+            if run.dataset_name != params.dataset or path.parent != run.folder
+        ]
+        if not any((root / path).exists() for path in beyond):
+            continue
+
+        image, problem = attempt(partial(_matrix, params, name, root), f"{params.reports}/generalisation/{name}.tex")
+        title, caption = f"Generalisation: {_title(name).lower()}", plain(generalisation.caption(params, name))
+        charts.append(
+            {"name": f"generalisation_{name}", "title": title, "caption": caption, "problem": problem, "image": image}
+        )
+    return charts
+
+
+def _matrix(params: Params, name: str, root: Path) -> str:
+    """A matrix of `generalisation` as an image that stands in the page itself."""
+    columns, lines = generalisation.read(params, name, root)
+    return _embedded(partial(generalisation.draw, params, name, columns, lines))
+
+
+def _broken_down(params: Params, figure: ErrorsFigure, root: Path) -> str:
+    """Scores by groups of faces as an image that stands in the page itself."""
+    return _embedded(lambda path: breakdowns.draw(params, figure, path, root))
 
 
 def _drawn(params: Params, name: str, root: Path) -> str:

@@ -66,14 +66,19 @@ def resolved_runs(params: Params, run: str) -> list[ResolvedRun]:
     return [params.resolve(params.canonical(run), seed) for seed in params.seeds(run)]
 
 
-def scores_path(run: ResolvedRun, split: str) -> Path:
-    """Scores of `run` on `split`, from the project's root."""
-    return run.folder / f"{split}.csv"
+def _tested(run: ResolvedRun, test: str | None) -> Path:
+    """Where results on the dataset `test` are: beside the weights for the run's own, in a folder there for another."""
+    return run.folder if test in (None, run.dataset_name) else run.folder / f"on_{test}"
 
 
-def detections_path(run: ResolvedRun, split: str) -> Path:
-    """Detections of `run` on `split`, from the project's root."""
-    return run.folder / f"{split}.detections.json"
+def scores_path(run: ResolvedRun, split: str, test: str | None = None) -> Path:
+    """Scores of `run` on `split` of its own dataset, or of the dataset `test`, from the project's root."""
+    return _tested(run, test) / f"{split}.csv"
+
+
+def detections_path(run: ResolvedRun, split: str, test: str | None = None) -> Path:
+    """Detections of `run` on `split` of its own dataset, or of the dataset `test`, from the project's root."""
+    return _tested(run, test) / f"{split}.detections.json"
 
 
 def details_path(run: ResolvedRun, split: str, name: str) -> Path:
@@ -221,7 +226,8 @@ def outdated_file(path: Path, run: ResolvedRun, root: Path = Path()) -> Path | N
             return model
         if data_changed(facts, root):
             return model
-    detections = detections_path(run, path.name.split(".")[0])
+    folder = path.parent if path.parent.name.startswith("on_") else run.folder
+    detections = folder / f"{path.name.split('.')[0]}.detections.json"
     return next((file for file in (detections, path) if state(file, run.digest, root) in UNUSABLE), None)
 
 

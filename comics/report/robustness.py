@@ -215,8 +215,10 @@ def to_latex(params: Params, rows: list[Degradation]) -> str:
     block = block_of(params)
     return (
         templates()
-        .get_template("robustness.tex.j2")
+        .get_template("runs.tex.j2")
         .render(
+            command="robustness report",
+            label="robustness",
             caption=tex(caption(params)),
             runs=_digests(params),
             headings=[tex(heading) for heading in _headings(block)],

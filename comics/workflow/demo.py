@@ -36,6 +36,8 @@ DEMO_TARGETS = (
 def current_results(params: Params) -> Iterator[Measured]:
     """The scores of every run that is trained, on both test splits, without those of a run that has since changed."""
     for run in dict.fromkeys(map(params.canonical, params.runs)):
+        if params.dataset_of(run) != params.dataset:
+            continue
         for split in TEST_SPLITS:
             if is_current(params, run, split):
                 yield read_run(params, run, split)

@@ -10,7 +10,7 @@ from typing import Any
 from comics.files import file_digest, write_json
 from comics.params import SPLITS, Params, TableRow
 from comics.provenance import sidecar_path
-from comics.report import study
+from comics.report import generalisation, study
 from comics.report.results import (
     details_path,
     detections_path,
@@ -92,6 +92,8 @@ def page_files(params: Params, made: Collection[str] = (), tables: Collection[st
     files = [file for table in tables for file in comparison_files(params, table, made)]
     files += [file for table in tables for file in elsewhere_scores(params, table, params.tables[table].splits)]
     for run in params.runs:
+        if params.dataset_of(run) != params.dataset:
+            continue
         scores = score_files(params, [run], params.test_splits)
         if params.canonical(run) in made or all(Path(file).exists() for file in scores):
             files += scores
@@ -174,6 +176,11 @@ def robustness_files(params: Params) -> list[str]:
     runs = [] if block is None else block.runs
     measured = dict.fromkeys(robustness_path(one) for run in runs for one in resolved_runs(params, run))
     return [str(file) for path in measured for file in (path, sidecar_path(path))]
+
+
+def matrix_files(params: Params, name: str) -> list[str]:
+    """What the matrix `name` of `generalisation` is made from: of all its runs and seeds, each file before its sidecar."""
+    return [str(file) for path in dict(generalisation.sources(params, name)) for file in (path, sidecar_path(path))]
 
 
 def study_digests(params: Params) -> list[str]:

@@ -19,6 +19,7 @@ from comics.evaluation import (
     TASKS,
     Scores,
     evaluate,
+    inputs,
     lrp_curve,
     match,
     match_tasks,
@@ -47,6 +48,23 @@ def same(one: Scores, other: Scores) -> None:
 def test_both_libraries_give_the_same_scores(seed: int) -> None:
     ground_truth, found = scene(seed)
     same(evaluate(ground_truth, found), evaluate(ground_truth, found, engine="pycocotools"))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12), st.booleans(), st.booleans())
+@QUICK
+def test_some_images_at_a_time_give_the_scores_of_all_at_once(seed: int, most: int, boxed: bool, few: bool) -> None:
+    """Also where an image has more detections than are matched at once, and where there is nothing to find."""
+    ground_truth, found = scene(seed)
+    if not boxed:
+        found = [{key: value for key, value in one.items() if key != "bbox"} for one in found]
+    if few:
+        ground_truth = {**ground_truth, "annotations": ground_truth["annotations"][:1]}
+    with pytest.MonkeyPatch.context() as patch:
+        whole = evaluate(ground_truth, found)
+        patch.setattr(inputs, "BLOCK", most)
+        parts = evaluate(ground_truth, found)
+    for key, value in whole.values.items():
+        assert parts.values[key] == pytest.approx(value, abs=1e-12, nan_ok=True), key
 
 
 @given(st.integers(0, 10**6))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as rle
 
 from comics.errors import UserError
-from comics.evaluation import evaluate, read_detections, read_ground_truth
+from comics.evaluation import evaluate, inputs, layout, read_detections, read_ground_truth
 from comics.evaluation.rle import pixels
 
 FACE = [20.0, 20.0, 40.0, 40.0]
@@ -138,28 +139,28 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         refused(partial(evaluate, other, found), str(other))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"image_id": 3},
-        {"image_id": 1.0},
-        {"image_id": True},
-        {"image_id": 2**70},
-        {"category_id": None},
-        {"score": math.nan},
-        {"score": True},
-        {"score": "0.5"},
-        {"score": 10**400},
-        {"bbox": None},
-        {"bbox": [1.0, 2.0, 3.0]},
-        {"bbox": [1.0, 2.0, -1.0, 2.0]},
-        {"segmentation": None},
-        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "a"}},
-        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "\u732b"}},
-        {"segmentation": {"size": [HEIGHT, HEIGHT], "counts": "a"}},
-        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 7]}},
-    ],
-)
+BAD: list[dict[str, Any]] = [
+    {"image_id": 3},
+    {"image_id": 1.0},
+    {"image_id": True},
+    {"image_id": 2**70},
+    {"category_id": None},
+    {"score": math.nan},
+    {"score": True},
+    {"score": "0.5"},
+    {"score": 10**400},
+    {"bbox": None},
+    {"bbox": [1.0, 2.0, 3.0]},
+    {"bbox": [1.0, 2.0, -1.0, 2.0]},
+    {"segmentation": None},
+    {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "a"}},
+    {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "\u732b"}},
+    {"segmentation": {"size": [HEIGHT, HEIGHT], "counts": "a"}},
+    {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 7]}},
+]
+
+
+@pytest.mark.parametrize("changes", BAD)
 def test_a_file_and_its_content_are_refused_alike(tmp_path: Path, changes: dict[str, Any]) -> None:
     file = tmp_path / "detections.json"
     file.write_text(json.dumps(detections(**changes)))
@@ -167,6 +168,65 @@ def test_a_file_and_its_content_are_refused_alike(tmp_path: Path, changes: dict[
     with pytest.raises(UserError) as of_content:
         read_detections(json.loads(file.read_text()), checked)
     refused(lambda: read_detections(file, checked), str(of_content.value).removeprefix("Detections: "), f"{file}: ")
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file is large: it is read a few bytes at a time."""
+    monkeypatch.setattr(inputs, "LARGE", 0)
+    monkeypatch.setattr(layout, "PART", 70)
+
+
+@pytest.mark.usefixtures("in_parts")
+@pytest.mark.parametrize("changes", [*BAD, {"segmentation": ...}, {"bbox": ...}, {"score_mask": 0.5}])
+def test_a_large_file_is_refused_as_its_content_is(tmp_path: Path, changes: dict[str, Any]) -> None:
+    found = [{key: value for key, value in one.items() if value is not ...} for one in detections(**changes)]
+    file = tmp_path / "detections.json"
+    file.write_text(json.dumps(found))
+    checked = read_ground_truth(TRUTH)
+    with pytest.raises(UserError) as of_content:
+        read_detections(found, checked)
+    told = str(of_content.value).removeprefix("Detections: ").split(" And ")[0]  # others may be in another part
+    refused(lambda: read_detections(file, checked), f"{file}: {told}")
+
+
+@pytest.mark.usefixtures("in_parts")
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"note": "}, {"},
+        {"note": [{"a": 1}, {"b": [{}, {}]}]},
+        {"note": "\u732b },{"},
+        {"note": math.nan},
+        {"score": 1},
+        {"score_mask": 0.25},
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_large_file_is_read_as_its_content_is(tmp_path: Path, odd: dict[str, Any], indent: int | None) -> None:
+    found = [{**one, **odd} for one in detections()]
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(found, indent=indent, ensure_ascii=False), encoding="utf-8")
+    of_file, of_content = evaluate(TRUTH, file).values, evaluate(TRUTH, found).values
+    assert {key: repr(value) for key, value in of_file.items()} == {k: repr(v) for k, v in of_content.items()}
+
+
+@pytest.mark.usefixtures("in_parts")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (lambda text: text[:-5], "not valid JSON"),
+        (lambda text: text[:-1] + ",]", "not valid JSON"),
+        (lambda text: text + "]", "not valid JSON"),
+        (lambda text: text.replace("}, {", "} {"), "not valid JSON"),
+        (lambda text: json.dumps({"annotations": json.loads(text)}), "not COCO results"),
+        (lambda text: "  ", "not valid JSON"),
+    ],
+)
+def test_a_large_file_that_is_none_is_refused(tmp_path: Path, text: Callable[[str], str], told: str) -> None:
+    file = tmp_path / "found.json"
+    file.write_text(text(json.dumps(detections())))
+    refused(lambda: read_detections(file, read_ground_truth(TRUTH)), str(file), told)
 
 
 @pytest.mark.parametrize("part", ["images", "annotations", "categories"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fabricate import Run, edit, fabricate_scores
+from fabricate import Run, edit, fabricate_scores, planned
 from PIL import Image
 
 from comics.errors import UserError
@@ -126,7 +126,10 @@ def test_metrics_hold_current_results_only(made_project: Path, capsys: pytest.Ca
     folder, scores = Path("reports/metrics"), Path("reports/scores.csv")
     params = load("params.yaml")
     count = write_metrics(params, folder, scores)
-    assert count == len({params.canonical(run) for run in params.runs})
+    here = [
+        run for run in params.runs if params.dataset_of(run) == params.dataset
+    ]  # scores on other images do not compare
+    assert count == len(set(map(params.canonical, here)))
     with open("results/mini/da/seed0/test_dev.csv", newline="") as file:
         expected = float(next(csv.DictReader(file))["AP"])
     assert read_json(folder / "da.json")["test_dev"]["detection"]["AP"] == expected
@@ -262,3 +265,18 @@ def test_what_decides_a_comparison_and_a_figure(project: Path) -> None:
     assert blocks()[1] != before[1]
     edit(project / "params.yaml", "    paper: IV\n", "    paper: IV\n    metrics: [AP]\n")
     assert blocks()[0] != before[0]
+
+
+def test_generalisation_is_planned_with_its_datasets_and_starts(project: Path, run: Run) -> None:
+    (project / "short.yaml").write_text(
+        "extends: params.yaml\ngeneralisation:\n  forgeries: null\n"
+        "  datasets: {runs: [mini_blendmask, crowd_blendmask]}\n"
+    )
+    done = run("snakemake", "-n", "--config", "params=short.yaml", "--", "generalisation", cwd=project)
+    jobs = planned(done.stdout)
+    assert jobs["make_dataset"] == 2
+    assert (jobs["train"], jobs["train_on_another"]) == (2, 2)  # each with a start on its own dataset
+    assert (jobs["predict_across"], jobs["evaluate_across"]) == (2, 2)
+    assert (jobs["evaluate"], jobs["evaluate_on_another"]) == (1, 1)
+    assert "Evaluate crowd_blendmask of crowd, seed 0, on test_dev of mini" in done.stdout
+    assert not set(planned(run("snakemake", "-n", cwd=project).stdout)) & {"train_on_another", "predict_across"}

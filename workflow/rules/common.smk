@@ -89,7 +89,12 @@ shell.prefix(_PREFIX)
 
 def resolved(wildcards):
     """The run of `wildcards`, complete."""
-    return PARAMS.resolve(wildcards.run, int(wildcards.seed))
+    return PARAMS.resolve(wildcards.run, int(wildcards.seed), dataset_of(wildcards))
+
+
+def dataset_of(wildcards):
+    """The dataset that the run of `wildcards` is trained on."""
+    return getattr(wildcards, "dataset", PARAMS.dataset)
 
 
 def gpus_of(run):
@@ -99,7 +104,7 @@ def gpus_of(run):
 
 def prepared_for(wildcards):
     """What a detector needs from the training split before it is trained."""
-    return [f"data/{PARAMS.dataset}/{name}" for name in resolved(wildcards).model.settings.prepared]
+    return [f"data/{dataset_of(wildcards)}/{name}" for name in resolved(wildcards).model.settings.prepared]
 
 
 def start_of(wildcards):
@@ -110,7 +115,10 @@ def start_of(wildcards):
 
 def validated_on(wildcards):
     """What a run is validated on while it is trained."""
-    return needed("val") if resolved(wildcards).training.validation.every else []
+    if not resolved(wildcards).training.validation.every:
+        return []
+    dataset = dataset_of(wildcards)
+    return needed("val") if dataset == PARAMS.dataset else f"data/{dataset}/val/annotations.json"
 
 
 def annotations(split):

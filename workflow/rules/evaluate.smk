@@ -117,6 +117,9 @@ rule evaluate_elsewhere:
         "comics evaluate {input.annotations} {input.detections:q} --output {output.scores} &> {log}"
 
 
+DETAILS = ("by_size", "by_faces", "by_forgery", "by_overlap", "confusion", "errors")
+
+
 rule details:
     """Where the scores come from: by size, faces in the image, kind of forgery and overlap, and kinds of error."""
     input:
@@ -127,7 +130,7 @@ rule details:
         ensure(
             [
                 f"{RUN_FOLDER}/{{split}}.details/{name}.csv{suffix}"
-                for name in ("by_size", "by_faces", "by_forgery", "by_overlap", "confusion", "errors")
+                for name in DETAILS
                 for suffix in ("", ".meta.json")
             ],
             non_empty=True,

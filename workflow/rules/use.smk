@@ -45,6 +45,7 @@ rule cards:
         [
             f"{folder}/README.md"
             for run in dict.fromkeys(map(PARAMS.canonical, PARAMS.runs))
+            if PARAMS.dataset_of(run) == PARAMS.dataset
             for seed in PARAMS.seeds(run)
             if os.path.exists(f"{(folder := PARAMS.resolve(run, seed).folder)}/model.pt")
         ],

@@ -25,13 +25,14 @@ from comics.data.canonical.frames import natural_key
 from comics.data.canonical.masks import detected_faces, masked_faces, real_faces
 from comics.errors import UserError
 from comics.files import read_json, write_json
+from comics.images import UnreadableImage
 from comics.params import VideosDataset
 from comics.progress import Progress, silent
+from comics.videos import opened, require_av
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 FACES_NAME = "faces.json"
 VERSION = 1  # of what is written for a video
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg"  # no playlists, which open other files
 
 
 @dataclass(frozen=True)
@@ -64,30 +65,15 @@ class VideoSource:
     least: int = 64
 
 
-def require_av() -> Any:
-    """PyAV, or a UserError that says how to install it."""
-    try:
-        import av
-    except ImportError:
-        raise UserError("Videos need PyAV, which is not installed.", "pip install 'comics-forensics[video]'") from None
-    av.logging.set_level(av.logging.PANIC)
-    return av
-
-
 def decode(path: Path, step: int, mode: str) -> Iterator[tuple[int, Any]]:
     """Every `step`-th frame of a video with its number from 0: (H, W, 3) uint8 for mode ``rgb24``, (H, W) for ``gray``."""
-    av = require_av()
     try:
-        with path.open("rb") as file, av.open(file, options={"format_whitelist": _CONTAINERS}) as container:
-            if not container.streams.video:
-                raise UserError(f"{path}: has no pictures.", "Give a folder of videos.")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+        with opened(path) as (container, stream):
             for number, frame in enumerate(container.decode(stream)):
                 if number % step == 0:
                     yield number, frame.to_ndarray(format=mode)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a video that can be read ({error}).", "Fetch it again.") from None
+    except UnreadableImage as error:
+        raise UserError(error.message, "Fetch it again, or give a folder of videos.") from None
 
 
 def videos_in(folder: Path, key: str) -> dict[str, Path]:

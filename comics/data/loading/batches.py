@@ -428,11 +428,11 @@ class TrainingLoader(Loader):
         self.order.set_epoch(state["epoch"] + over, self._done * (self.batch_size or 1))
 
 
-def _annotations(run: ResolvedRun, split: str, root: Path) -> Annotations:
-    path = root / run.annotations(split)
-    if not path.exists():
-        raise UserError(f"{path}: no such file.", f"Make it with: snakemake --cores 1 {run.annotations(split)}")
-    return Annotations(path)
+def _annotations(run: ResolvedRun, split: str, root: Path, dataset: str | None = None) -> Annotations:
+    target = run.annotations(split, dataset)
+    if not (root / target).exists():
+        raise UserError(f"{root / target}: no such file.", f"Make it with: snakemake --cores 1 {target}")
+    return Annotations(root / target)
 
 
 def _ignore_signals(_: int) -> None:
@@ -523,26 +523,29 @@ def evaluation_loader(
     ranks: int = 1,
     rank: int = 0,
     *,
+    dataset: str | None = None,
     within_training: bool = False,
 ) -> DataLoader[Batch]:
-    """Batches of `split`, each of images of one padded size, which are as they are but for the longest side.
+    """Batches of `split`, of the run's dataset or of `dataset`, each of images of one padded size, which are as they are but for
+    the longest side.
 
     Args:
         run: whose batches.
         split: its name.
         root: of the project.
         ranks, rank: processes that share the batches, and which of them this is.
+        dataset: another than the run's own.
         within_training: signals are the training's, which ends in its own time.
 
     Raises:
         UserError: the split is not there.
     """
-    annotations = _annotations(run, split, root)
-    dataset = ForensicsDataset(annotations, run.training)
+    annotations = _annotations(run, split, root, dataset)
+    images = ForensicsDataset(annotations, run.training)
     sides = zip(annotations.heights.tolist(), annotations.widths.tolist(), strict=True)
     sizes = [fit(height, width, run.training.image_size).size for height, width in sides]
     return Loader(
-        dataset,
+        images,
         batch_sampler=SizeBatches(sizes, run.inference.batch_size, ranks, rank),
         num_workers=run.training.workers,
         pin_memory=torch.cuda.is_available(),

@@ -178,11 +178,15 @@
   };
   const drawTag = (svg, photo, face, text, error, unit, tags) => {
     const size = 12 * unit, w = text.length * size * 0.6 + 4 * unit, h = size * 1.25;
-    const x = Math.max(0, Math.min(face.box[0], photo.width - w));
+    const x0 = Math.max(0, Math.min(face.box[0], photo.width - w));
     const below = error && face.text && /^(no face|\+)/.test(face.text);
-    let y = Math.max(0, Math.min(photo.height - h, below ? face.box[1] + face.box[3] : face.box[1] - h));
-    const meets = (other) => x < other.x + other.w && other.x < x + w && y < other.y + h && other.y < y + h;
-    for (let tries = 0; tries < 20 && tags.some(meets) && y + 2 * h < photo.height; tries += 1) y += h / 2;
+    const start = Math.max(0, Math.min(photo.height - h, below ? face.box[1] + face.box[3] : face.box[1] - h));
+    // The free place that is nearest to the face, up or down, then at the sides.
+    const meets = (x, y) => tags.some((other) => x < other.x + other.w && other.x < x + w && y < other.y + h && other.y < y + h);
+    const steps = [...Array(Math.ceil(photo.height / h) * 4).keys()].map((k) => start + (k % 2 ? 1 : -1) * Math.ceil(k / 2) * h / 2);
+    const heights = steps.filter((y) => y >= 0 && y <= photo.height - h);
+    const free = [x0, 0, photo.width - w].flatMap((x) => heights.map((y) => ({ x, y }))).find((one) => !meets(one.x, one.y));
+    const { x, y } = free || { x: x0, y: start };
     tags.push({ x, y, w });
     const tag = svgElement("g", { class: error ? "tag error" : "tag" }, svg);
     svgElement("rect", { x, y, width: w, height: h }, tag);

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from comics.errors import UserError
+from comics.evaluation.breakdowns import FACES_HEADER, GROUP_HEADER, SIZE_HEADER
 from comics.evaluation.scores import write_table
 from comics.params import Params
 from comics.provenance import write_sidecar
-from comics.report import errors, figures, page
+from comics.report import breakdowns, errors, figures, page
 from comics.report.results import NotMade, details_path, resolved_runs
 from comics.report.samples import comparison_samples
 
@@ -66,3 +67,59 @@ def test_the_worst_are_those_with_most_errors(project):
     assert len(numbers) == 8
     assert numbers == sorted(numbers, reverse=True)
     assert numbers[0] > 0
+
+
+def broken_down(project: Any, run: str, kinds: tuple[str, ...] = ("swap", "inner")) -> None:
+    """Breakdowns of `run`: the AP of the n-th group is n tenths."""
+    resolved = resolved_runs(project.params, run)[0]
+    groups = {
+        "by_size": (SIZE_HEADER, ("all", "small", "large")),
+        "by_faces": (FACES_HEADER, ("1", "2")),
+        "by_forgery": (GROUP_HEADER, kinds),
+        "by_overlap": (GROUP_HEADER, ("0", ">0.1")),
+    }
+    for name, (header, of_name) in groups.items():
+        column = breakdowns.BREAKDOWNS[name][0]
+        values = [
+            {"task": task, "class": cls, column: group, "AP": 0.1 * number, "face_ACC": 0.5 if cls == "all" else None}
+            for task in ("detection", "segmentation")
+            for cls in ("all", "Fake")
+            for number, group in enumerate(of_name)
+        ]
+        path = project.root / details_path(resolved, "test_dev", name)
+        write_table(path, header, [[row.get(key) for key in header] for row in values])
+        write_sidecar(path, {"digest": resolved.digest})
+
+
+def test_breakdowns_are_drawn_by_group_and_stand_in_the_page(project, tmp_path):
+    figure = project.params.figures["figure_errors"]
+    assert not any("groups" in one["name"] for one in page.gather(project.params, project.root).charts)
+    broken_down(project, "blendmask")
+    with pytest.raises(NotMade, match=r"comics.*by_size\.csv: no such result"):
+        breakdowns.draw(project.params, figure, tmp_path / "groups.pdf", project.root)
+    broken_down(project, "comics")
+    run = resolved_runs(project.params, "comics")[0]
+    read = breakdowns.read_breakdown(run, "test_dev", "segmentation", "by_size", project.root)
+    assert list(read) == ["small", "large"]  # not all of them together
+    assert read["large"] == pytest.approx({"AP": 0.2, "face_ACC": 0.5})
+    with figures.canvas(6, 2, 8) as drawing:
+        ax = drawing.subplots()
+        breakdowns._bars(ax, ["small", "large", "huge"], [read, {}], "AP", ["a", "b"])
+        heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
+    assert heights[0][:2] == pytest.approx([10, 20])
+    assert all(height != height for height in [heights[0][2], *heights[1]])
+    assert len(breakdowns.draw(project.params, figure, tmp_path / "groups.pdf", project.root)) == 3
+    (chart,) = (
+        one for one in page.gather(project.params, project.root).charts if one["name"] == "figure_errors_groups"
+    )
+    assert chart["image"].startswith("data:image/svg+xml")
+    assert "BlendMask and COMICS" in chart["caption"]
+
+
+def test_without_kinds_of_forgery_there_is_no_panel_of_them(project, tmp_path, monkeypatch):
+    for run in ("blendmask", "comics"):
+        broken_down(project, run, kinds=())
+    seen = []
+    monkeypatch.setattr(breakdowns, "_bars", lambda ax, groups, *rest: seen.append(tuple(groups)))
+    breakdowns.draw(project.params, project.params.figures["figure_errors"], tmp_path / "groups.pdf", project.root)
+    assert set(seen) == {("small", "large"), ("1", "2"), ("0", ">0.1")}

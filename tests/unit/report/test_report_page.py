@@ -141,6 +141,35 @@ def test_the_gallery_switches_masks_boxes_and_scores_and_runs(opened):
     assert opened.count("#gallery-photos image") == opened.count("#gallery-photos image[href^='data:image/jpeg']") == 6
 
 
+TAGS = """(() => [...document.querySelectorAll('#gallery-photos svg')].map(svg => {
+  const boxes = [...svg.querySelectorAll('.tag rect')].map(one => one.getBoundingClientRect());
+  let pairs = 0;
+  boxes.forEach((a, i) => boxes.slice(i + 1).forEach(b => {
+    if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1) pairs += 1;
+  }));
+  return [boxes.length, pairs];
+}))()"""
+
+
+@pytest.mark.parametrize("width", [320, 1200])
+def test_tags_of_one_photograph_do_not_overlap(opened, shared, width):
+    text = (shared.root / "reports/index.html").read_text(encoding="utf-8")
+    script = re.search(r'(<script type="application/json" id="data">)(.*?)(</script>)', text, re.DOTALL)
+    data = json.loads(script[2])
+    for one in data["gallery"]:
+        for photo in one.get("photos", ()):
+            # Six faces in one place, at the bottom, where there is no room further down.
+            face = {**photo["truth"][0], "box": [photo["width"] / 2, photo["height"] - 30, 20, 28], "text": "fake 0.93"}
+            photo["truth"] = [face] * 6
+            photo["found"] = {run: [face] * 6 for run in photo["found"]}
+    page_text = text.replace(script[2], json.dumps(data).replace("<", "\\u003c"))
+    (shared.root / "reports/crowded.html").write_text(page_text, encoding="utf-8")
+    opened.open(shared.root / "reports/crowded.html", width=width, height=740)
+    for number, overlapping in opened.run(TAGS):
+        assert number >= 6
+        assert overlapping == 0
+
+
 def test_loss_curves_follow_the_chosen_runs(opened):
     assert opened.count("#curve-plot .curve") == 2
     opened.click("#curve-runs label:first-child input")
