@@ -84,7 +84,8 @@ RULES = frozenset(
     }
 )
 """The rules of the workflow: `snakemake NAME` makes what a rule or a study makes, so that a study takes another name."""
-_WORDS = {"generalisation": "matrix"}
+_SINGULAR = {"generalisation": "matrix"}
+"""What one entry of a section is called, where it is not the section's name without its s."""
 REPORTS = frozenset({"paper", "readme", "scores"})
 """What else lies in reports/ with the suffix of a table."""
 
@@ -372,7 +373,7 @@ class Params:
     def require(self, section: str, name: str) -> None:
         """Raise `UserError` unless `name` is an entry of `section` (``tables``, ``figures``, ``generalisation``) that can be made."""
         self.require_split(f"{section}.{name}")
-        self._known(section, name, getattr(self.file, section), _WORDS.get(section, section.removesuffix("s")))
+        self._known(section, name, getattr(self.file, section), _SINGULAR.get(section, section.removesuffix("s")))
 
     def require_split(self, key: str) -> None:
         """Raise `UserError` if the entry `key` of the file was left out for want of a split."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ SHOWN = {"AP": "AP (%)", "face_ACC": "judged rightly (%)"}
 """Metric -> what it is called."""
 
 Groups = Mapping[str, Mapping[str, float]]
-"""Group -> metric of `SHOWN` -> value, as a fraction; NaN where undefined."""
+"""Group -> metric -> value, as a fraction; NaN where undefined."""
 
 
-def read_breakdown(run: ResolvedRun, split: str, task: Task, name: str, root: Path = Path()) -> Groups:
-    """Scores of `run` by the groups of `name`, of all classes together.
+def read_breakdown(
+    run: ResolvedRun, split: str, task: Task, name: str, root: Path = Path(), metrics: Collection[str] = tuple(SHOWN)
+) -> Groups:
+    """`metrics` of `run` by the groups of `name` (of `BREAKDOWNS`), of all classes together.
 
     Raises:
         UserError: no such result, of another version of its run, or not what ``comics evaluate --details`` writes.
@@ -42,7 +44,7 @@ def read_breakdown(run: ResolvedRun, split: str, task: Task, name: str, root: Pa
     try:
         with (root / path).open(newline="", encoding="utf-8") as file:
             return {
-                line[column]: {metric: float(line[metric] or "nan") for metric in SHOWN}
+                line[column]: {metric: float(line[metric] or "nan") for metric in metrics}
                 for line in csv.DictReader(file)
                 if line["task"] == task and line["class"] == "all" and line[column] != "all"
             }

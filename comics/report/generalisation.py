@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from comics.errors import UserError
 from comics.files import write_text
 from comics.params import DatasetsMatrix, ForgeriesMatrix, Params, ResolvedRun
-from comics.provenance import require_intact
+from comics.report.breakdowns import read_breakdown
 from comics.report.results import details_path, read_scores, require, resolved_runs, scores_path
 from comics.report.style import (
     SPLIT_NAMES,
@@ -148,18 +149,8 @@ def _tested(params: Params, matrix: DatasetsMatrix, run: str, root: Path) -> Lin
 
 def _by_kind(run: ResolvedRun, matrix: ForgeriesMatrix, root: Path) -> dict[str, float | None]:
     """Kind of forgery -> the metric of its faces."""
-    path = details_path(run, matrix.split, "by_forgery")
-    renew = f"Renew with: snakemake --force {path}"
-    require_intact(root / path, renew)
-    try:
-        with (root / path).open(newline="", encoding="utf-8") as file:
-            return {
-                line["group"]: float(line[matrix.metric]) if line[matrix.metric] else None
-                for line in csv.DictReader(file)
-                if line["task"] == matrix.task and line["class"] == "all"
-            }
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: no scores by kind of forgery ({error!r}).", renew) from None
+    found = read_breakdown(run, matrix.split, matrix.task, "by_forgery", root, [matrix.metric])
+    return {kind: None if isnan(values[matrix.metric]) else values[matrix.metric] for kind, values in found.items()}
 
 
 def _forged(params: Params, run: str, of_seeds: Sequence[Mapping[str, float | None]], kinds: Sequence[str]) -> Line:

@@ -226,8 +226,10 @@ def outdated_file(path: Path, run: ResolvedRun, root: Path = Path()) -> Path | N
             return model
         if data_changed(facts, root):
             return model
-    folder = path.parent if path.parent.name.startswith("on_") else run.folder
-    detections = folder / f"{path.name.split('.')[0]}.detections.json"
+    folder, split = path.parent, path.name.split(".")[0]
+    if folder.suffix == ".details":
+        folder, split = folder.parent, folder.stem
+    detections = folder / f"{split}.detections.json"
     return next((file for file in (detections, path) if state(file, run.digest, root) in UNUSABLE), None)
 
 

@@ -188,6 +188,12 @@ def study_digests(params: Params) -> list[str]:
     return [file_digest(path) for name in params.studies if (path := study.effects_path(params, name)).exists()]
 
 
+def beyond_digests(params: Params) -> list[str]:
+    """The same of what else the page shows where it is there: robustness, and the matrices of generalisation."""
+    named = [*robustness_files(params), *(file for name in params.matrices for file in matrix_files(params, name))]
+    return [file_digest(file) for file in dict.fromkeys(named) if Path(file).exists() and file.endswith(".csv")]
+
+
 def block_of(params: Params, kind: str, name: str) -> dict[str, Any]:
     """What params.yaml says of a table or figure (`kind`: ``tables`` or ``figures``), with the rows a scatter draws."""
     if kind == "tables":

@@ -16,8 +16,10 @@ from PIL import Image
 from comics.errors import UserError
 from comics.files import read_json
 from comics.params import load
+from comics.report.results import scores_path
 from comics.workflow.demo import demo, mean_scores, print_summary, write_metrics
 from comics.workflow.plan import (
+    beyond_digests,
     block_of,
     compared_block,
     compared_files,
@@ -280,3 +282,15 @@ def test_generalisation_is_planned_with_its_datasets_and_starts(project: Path, r
     assert (jobs["evaluate"], jobs["evaluate_on_another"]) == (1, 1)
     assert "Evaluate crowd_blendmask of crowd, seed 0, on test_dev of mini" in done.stdout
     assert not set(planned(run("snakemake", "-n", cwd=project).stdout)) & {"train_on_another", "predict_across"}
+
+
+def test_the_page_follows_what_was_measured_beyond_its_tables(made_project: Path) -> None:
+    params = load("params.yaml")
+    before = beyond_digests(params)
+    path = made_project / scores_path(params.resolve("mini_blendmask"), "test_dev", "crowd")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("one")
+    once = beyond_digests(params)
+    assert len(once) == len(before) + 1
+    path.write_text("another")
+    assert beyond_digests(params) != once

@@ -117,8 +117,7 @@ def validated_on(wildcards):
     """What a run is validated on while it is trained."""
     if not resolved(wildcards).training.validation.every:
         return []
-    dataset = dataset_of(wildcards)
-    return needed("val") if dataset == PARAMS.dataset else f"data/{dataset}/val/annotations.json"
+    return needed("val", dataset_of(wildcards))
 
 
 def annotations(split):
@@ -126,14 +125,15 @@ def annotations(split):
     return f"data/{PARAMS.dataset}/{split}/annotations.json"
 
 
-def needed(split):
-    """The same for a step that cannot do without `split`: a dataset for testing only has no train, say."""
-    if split not in PARAMS.splits and not os.path.exists(annotations(split)):
+def needed(split, dataset=PARAMS.dataset):
+    """The same of `dataset`, for a step that cannot do without `split`: a dataset for testing only has no train, say."""
+    path = f"data/{dataset}/{split}/annotations.json"
+    if split not in comics_params.splits_of(PARAMS.file.datasets[dataset]) and not os.path.exists(path):
         raise WorkflowError(
-            f"{PARAMS.path}: datasets.{PARAMS.dataset}: has no split '{split}', which this step needs. "
+            f"{PARAMS.path}: datasets.{dataset}: has no split '{split}', which this step needs. "
             f"Name its files there, or choose another `dataset:`."
         )
-    return annotations(split)
+    return path
 
 
 ELSEWHERE = plan.elsewhere_files(PARAMS)

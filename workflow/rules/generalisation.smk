@@ -11,7 +11,7 @@ LOGS_ON_ANOTHER = "logs/{dataset}/{run}/seed{seed}"
 rule train_on_another:
     """Weights of a run on another dataset than the file's."""
     input:
-        train="data/{dataset}/train/annotations.json",
+        train=lambda wildcards: needed("train", wildcards.dataset),
         prepared=prepared_for,
         start=start_of,
         validated=validated_on,

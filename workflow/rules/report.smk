@@ -87,6 +87,7 @@ rule page:
         digest=comics_params.digest_of(PARAMS.file.model_dump(mode="json")),
         # Shown where they are there; as inputs, a change of their runs would train those anew.
         studies=plan.study_digests(PARAMS),
+        beyond=plan.beyond_digests(PARAMS),
     message:
         "Render the page"
     shell:

@@ -12,7 +12,7 @@ from comics.evaluation.scores import write_table
 from comics.params import Params
 from comics.provenance import write_sidecar
 from comics.report import breakdowns, errors, figures, page
-from comics.report.results import NotMade, details_path, resolved_runs
+from comics.report.results import NotMade, details_path, outdated_file, resolved_runs, scores_path
 from comics.report.samples import comparison_samples
 
 COSTS = {"Cls": 0.2, "Loc": 0.04, "Both": 0.01, "Dupe": 0.0, "Bkg": 0.08, "Miss": -0.001, "FP": 0.3, "FN": 0.1}
@@ -123,3 +123,14 @@ def test_without_kinds_of_forgery_there_is_no_panel_of_them(project, tmp_path, m
     monkeypatch.setattr(breakdowns, "_bars", lambda ax, groups, *rest: seen.append(tuple(groups)))
     breakdowns.draw(project.params, project.params.figures["figure_errors"], tmp_path / "groups.pdf", project.root)
     assert set(seen) == {("small", "large"), ("1", "2"), ("0", ">0.1")}
+
+
+def test_detections_of_another_version_are_made_anew_for_a_breakdown(project):
+    (run,) = resolved_runs(project.params, "blendmask")
+    errors_path, across = details_path(run, "test_dev", "errors"), scores_path(run, "test_dev", "crowd")
+    broken_down(project, "blendmask")
+    for folder in (run.folder, across.parent):
+        write_table(project.root / folder / "test_dev.detections.json", ["[]"], [])
+        write_sidecar(project.root / folder / "test_dev.detections.json", {"digest": "another"})
+    assert outdated_file(errors_path, run, project.root) == run.folder / "test_dev.detections.json"
+    assert outdated_file(across, run, project.root) == across.parent / "test_dev.detections.json"
