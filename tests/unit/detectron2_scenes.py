@@ -142,7 +142,18 @@ class Meta(nn.Module):
         )
 
 
-class ToyRetina(Meta):
+class Normalised(Meta):
+    """Losses over a running mean of the faces, a plain number, as detectron2's dense detectors have it."""
+
+    def toy_losses(self, features, instances):
+        count = sum(len(one.gt_classes) for one in instances)
+        self.loss_normalizer = 0.9 * getattr(self, "loss_normalizer", 100) + 0.1 * max(count, 1)
+        return {
+            name: value * 100 / self.loss_normalizer for name, value in super().toy_losses(features, instances).items()
+        }
+
+
+class ToyRetina(Normalised):
     draws = False
 
     def __init__(self, cfg=None):
@@ -158,7 +169,7 @@ class ToyRetina(Meta):
         return self.logits(features[0]).flatten(1)
 
 
-class ToyFCOS(Meta):
+class ToyFCOS(Normalised):
     """detectron2's own FCOS: a dense head with one point a cell; deltas are distances from it."""
 
     draws = False
@@ -440,6 +451,32 @@ def get_cfg():
     return Node(MODEL=model, INPUT=Node(FORMAT="BGR"), TEST=Node(DETECTIONS_PER_IMAGE=100))
 
 
+class LazyConfig:
+    """A Python file whose dictionaries are configurations."""
+
+    @staticmethod
+    def load(path):
+        content = {}
+        with open(path) as file:
+            exec(file.read(), content)
+        return {name: tree(value) for name, value in content.items() if isinstance(value, dict) and name[0] != "_"}
+
+    @staticmethod
+    def apply_overrides(config, words):
+        for word in words:
+            place, _, value = word.partition("=")
+            *way, last = place.split(".")
+            node = config
+            for name in way:
+                node = node[name]
+            node[last] = float(value)
+        return config
+
+
+def tree(value):
+    return Node({key: tree(one) for key, one in value.items()}) if isinstance(value, dict) else value
+
+
 class Hook:
     trainer = None
 
@@ -458,16 +495,21 @@ def install(monkeypatch):
         built.append(cfg)
         return registry[cfg.MODEL.META_ARCHITECTURE](cfg)
 
+    def instantiate(node):
+        built.append(node)
+        return registry[node["_target_"]](node)
+
     modules = {
         "": {},
         "structures": {"Boxes": Boxes, "BitMasks": BitMasks, "ImageList": ImageList, "Instances": Instances},
         "modeling": {"META_ARCH_REGISTRY": registry, "build_model": build_model},
-        "config": {"get_cfg": get_cfg},
+        "config": {"get_cfg": get_cfg, "LazyConfig": LazyConfig, "instantiate": instantiate},
         "data": {"DatasetCatalog": SimpleNamespace(list=lambda: list(sets))},
         "data.datasets": {"register_coco_instances": lambda name, *more: sets.update({name: more})},
         "engine": {"HookBase": Hook},
         "utils": {},
         "utils.events": {"EventStorage": Storage},
+        "utils.registry": {"locate": registry.get},
     }
     for name, content in modules.items():
         full = f"detectron2.{name}".rstrip(".")

@@ -4,7 +4,9 @@ our weights in them (docs/interplay.md has what that gave)."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +14,12 @@ import numpy
 import pytest
 import torch
 from detector_scenes import random_boxes, scenes
+from detectron2_runs import evaluated, make_dataset, trained_interrupted_and_resumed, write_run
 
 from comics.detectors import build
 from comics.integrations.detectron2 import Detectron2Detector, add_bi_grained, after_step_hook
 from comics.params import InferenceParams, ModelParams
+from comics.params import detectors as known
 from comics.weights.foreign import translate
 
 pytestmark = [
@@ -160,3 +164,27 @@ def test_its_training_with_our_objective(name, tmp_path):
             sum(losses.values()).backward()
             optimiser.step()
             hook.after_step()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_run_is_trained_resumed_and_evaluated(name, dataset, tmp_path, monkeypatch):
+    import adet.modeling
+    from fvcore.nn import sigmoid_focal_loss
+
+    assert adet.modeling
+    for module in [module for place, module in sys.modules.items() if place.startswith("adet.modeling.")]:
+        if hasattr(module, "sigmoid_focal_loss_jit"):  # compiled while it runs, it rounds differently after some calls
+            monkeypatch.setattr(module, "sigmoid_focal_loss_jit", sigmoid_focal_loss)
+    monkeypatch.setattr(known, "_registered", dict(known._registered))
+    (tmp_path / "data").symlink_to(dataset)
+    monkeypatch.chdir(tmp_path)
+    file, options = file_and_options(name, tmp_path)
+    settings = {"config": file, "options": options, "project": "adelaidet", "weights": "none"}
+    write_run(json.dumps(settings), lr=1e-7)
+    run = trained_interrupted_and_resumed(monkeypatch)
+    assert {row["task"] for row in evaluated(run)} == {"detection", "segmentation"}

@@ -9,7 +9,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detector_scenes import random_boxes, scenes
-from detectron2_scenes import ARCHITECTURES, STRIDES, Boxes, Instances, Storage, ToyBlend, ToyRetina, ToySOLO, install
+from detectron2_scenes import (
+    ARCHITECTURES,
+    STRIDES,
+    Boxes,
+    Instances,
+    Storage,
+    ToyBlend,
+    ToyFCOS,
+    ToyRetina,
+    ToySOLO,
+    install,
+)
 
 from comics.bigrained import BiGrained
 from comics.errors import UserError
@@ -287,6 +298,38 @@ def test_configuration(there, tmp_path):
         Comics(run_of(tmp_path, config="nowhere.yaml"))
     with pytest.raises(UserError, match="not a configuration"):
         Comics(run_of(tmp_path, options=["MODEL.NONE", "1"]))
+
+
+LAZY = """
+from .models.fcos import model
+
+model = {"_target_": "ToyFCOS", "num_classes": 80, "test_score_thresh": 0.5, "input_format": "RGB"}
+train = {"init_checkpoint": "none"}
+"""
+
+
+def test_a_python_configuration(there, tmp_path):
+    """detectron2's own FCOS has no other; the files that it imports count, too."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "fcos.py").write_text("model = {}")
+    (tmp_path / "fcos.py").write_text(LAZY.replace("from .models.fcos import model", ""))
+    run = run_of(tmp_path, config=str(tmp_path / "fcos.py"), options=["model.more", "3"])
+    model = Comics(run).detector
+    assert isinstance(model.model, ToyFCOS)
+    assert not model.bgr
+    (node,) = there.built
+    assert (node.num_classes, node.test_score_thresh, node.more) == (2, run.inference.score_threshold, 3)
+    assert "max_detections_per_image" not in node  # its class does not take it
+
+    (tmp_path / "fcos.py").write_text(LAZY)
+    first = again(run).digest
+    (tmp_path / "models" / "fcos.py").write_text("model = {1: 2}")
+    assert again(run).digest != first
+    (tmp_path / "models" / "fcos.py").unlink()
+    assert again(run).description["model"]["contents"] == {"config": "missing"}
+    (tmp_path / "fcos.py").write_text("1 / 0")
+    with pytest.raises(UserError, match="division by zero"):
+        Comics(run)
 
 
 def test_params_yaml_names_it(there, tmp_path):

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
 import pytest
 import torch
 from detector_scenes import random_boxes, scenes
+from detectron2_runs import (
+    PARAMS,
+    blocks_of,
+    comics,
+    evaluated,
+    make_dataset,
+    rows_of,
+    trained_interrupted_and_resumed,
+    write_run,
+)
 from pycocotools import mask as rle
 from test_weights_foreign import shaken
 
 from comics.integrations.detectron2 import Detectron2Detector, add_bi_grained, after_step_hook, register_datasets
 from comics.params import InferenceParams, ModelParams
+from comics.params import detectors as known
 from comics.weights.foreign import translate, write_foreign
 
 pytestmark = [
@@ -26,20 +39,24 @@ ZOO = {
     "mask_rcnn": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
     "retinanet": "COCO-Detection/retinanet_R_50_FPN_3x.yaml",
 }
+EVERY = {**ZOO, "fcos": "COCO-Detection/fcos_R_50_FPN_1x.py"}
 
 
 def detector_of(name, *options):
     from detectron2 import model_zoo
 
-    file = model_zoo.get_config_file(ZOO[name])
+    file = model_zoo.get_config_file(EVERY[name])
     settings = Detectron2Detector.Settings(config=file, weights="none", options=list(options))
     return Detectron2Detector.from_params(ModelParams(), settings, 2, InferenceParams(score_threshold=0.0))
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", EVERY)
 def test_contract(name):
     torch.manual_seed(0)
     detector = detector_of(name)
+    assert detector.bgr
+    if name == "fcos":
+        assert (detector.model.num_classes, detector.model.test_score_thresh) == (2, 0)
     images, targets, sizes = scenes([random_boxes(n, 96, 128, n) for n in (2, 0)], 96, 128)
     losses = detector.losses(detector(images), targets, sizes)
     assert all(value.isfinite() for value in losses.values())
@@ -164,3 +181,76 @@ def test_its_evaluator_and_ours_agree(tmp_path):
         assert 0 < theirs[their_task]["AP"] < 100
         assert 100 * ours[task, "all"]["AP"] == pytest.approx(theirs[their_task]["AP"], abs=1e-9)
         assert 100 * ours[task, "Fake"]["AP"] == pytest.approx(theirs[their_task]["AP-Fake"], abs=1e-9)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_run_is_trained_resumed_and_evaluated(name, dataset, tmp_path, monkeypatch):
+    from detectron2 import model_zoo
+    from detectron2.modeling.meta_arch import fcos, retinanet
+    from fvcore.nn import sigmoid_focal_loss
+
+    for module in (fcos, retinanet):  # what is compiled while it runs rounds differently after some calls
+        monkeypatch.setattr(module, "sigmoid_focal_loss_jit", sigmoid_focal_loss)
+    monkeypatch.setattr(known, "_registered", dict(known._registered))
+    (tmp_path / "data").symlink_to(dataset)
+    monkeypatch.chdir(tmp_path)
+    write_run(
+        f"{{config: {model_zoo.get_config_file(EVERY[name])}, weights: none}}", lr=1e-7
+    )  # fresh weights behind frozen BatchNorm
+    run = trained_interrupted_and_resumed(monkeypatch)
+    assert {row["task"] for row in evaluated(run)} == {"detection", "segmentation"}
+
+
+def test_the_whole_example_of_the_docs(dataset, tmp_path, monkeypatch):
+    """As it is written, but for what two steps on a CPU without a download take."""
+    from detectron2 import engine
+
+    class Trainer(engine.DefaultTrainer):
+        def __init__(self, cfg):
+            cfg.merge_from_list(
+                [
+                    *[
+                        "MODEL.DEVICE",
+                        "cpu",
+                        "SOLVER.MAX_ITER",
+                        "2",
+                        "SOLVER.IMS_PER_BATCH",
+                        "2",
+                        "SOLVER.BASE_LR",
+                        "1e-4",
+                    ]
+                ]
+            )
+            cfg.merge_from_list(
+                [
+                    *[
+                        "DATALOADER.NUM_WORKERS",
+                        "0",
+                        "INPUT.MIN_SIZE_TEST",
+                        "64",
+                        "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+                        "0.0",
+                    ]
+                ]
+            )
+            cfg.MODEL.WEIGHTS, cfg.INPUT.MIN_SIZE_TRAIN = "", (64,)
+            super().__init__(cfg)
+
+    monkeypatch.setattr(engine, "DefaultTrainer", Trainer)
+    (tmp_path / "data").symlink_to(dataset)
+    monkeypatch.chdir(tmp_path)
+    Path("theirs").mkdir()
+    Path("params.yaml").write_text(PARAMS + "  comics: {}\n")
+    (_, program), (_, command) = blocks_of("A whole example")
+    content = {"__name__": "__main__"}
+    exec(compile(program, "docs/interplay.md", "exec"), content)
+    logged = content["trainer"].storage.latest()
+    assert {"loss_coarse", "loss_intra", "loss_inter"} <= set(logged)
+    _, *words = shlex.split(command)
+    comics(*words)
+    assert {(row["task"], row["class"]) for row in rows_of(words[-1])} >= {("detection", "Fake")}

@@ -63,9 +63,9 @@ def test_what_is_imported_is_required() -> None:
 
     extras = PROJECT["optional-dependencies"]
     required, dev = names(PROJECT["dependencies"]), names(extras["dev"])
-    # Optional: imported where they are used, with a clear error where they are not installed. detectron2 and AdelaiDet are on no registry;
-    # HEIC files are read where somebody has installed what reads them.
-    unlisted = {"detectron2", "adet", "pillow-heif"}
+    # Optional: imported where they are used, with a clear error where they are not installed. detectron2 and AdelaiDet are on no
+    # registry, and bring fvcore; HEIC files are read where somebody has installed what reads them.
+    unlisted = {"detectron2", "adet", "fvcore", "pillow-heif"}
     optional = names([text for extra in ("video", "app", "onnx", "parquet") for text in extras[extra]]) | unlisted
     assert imported("comics") <= required | optional
     assert optional - unlisted <= dev

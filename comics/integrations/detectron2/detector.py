@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,23 +16,24 @@ from comics.data.loading.batches import padded
 from comics.detectors.base import Detector, LevelProposals, Prediction, Target
 from comics.detectors.cells import boxes_of_masks
 from comics.errors import UserError
+from comics.integrations.detectron2.configuration import built, content_of, lazily_built
 from comics.integrations.detectron2.families import Given, family_of, given, pixels_of
 from comics.integrations.detectron2.package import part
 from comics.padding import Size
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
-MOST_BASES = 16
-"""Configuration files that may be laid on each other: more are a circle."""
+UNSET = -1.0
+"""A running number that the model has not begun."""
 
 
 class Detectron2Settings(DetectorSettings):
     """Settings of a detector of detectron2 or AdelaiDet."""
 
     config: str = ""
-    """Its configuration file. `model:` of params.yaml decides nothing of it."""
+    """Its configuration file, YAML or detectron2's Python. `model:` of params.yaml decides nothing of it."""
     weights: str = ""
-    """A checkpoint that detectron2's checkpointer reads; "" takes the configuration's MODEL.WEIGHTS, `none` fresh ones."""
+    """A checkpoint that detectron2's checkpointer reads; "" takes the configuration's own, `none` fresh ones."""
     project: Literal["detectron2", "adelaidet"] = "detectron2"
     """Whose keys the configuration has."""
     options: list[str] = Field([])
@@ -42,20 +41,6 @@ class Detectron2Settings(DetectorSettings):
 
     def contents(self) -> dict[str, str]:
         return {"config": content_of(Path(self.config))} if self.config else {}
-
-
-def content_of(config: Path) -> str:
-    """Digest of a configuration file and of those it is laid on (`_BASE_`), ``missing`` where one is not there."""
-    found: list[str] = []
-    path = config
-    while path.is_file() and len(found) < MOST_BASES:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        found.append(hashlib.sha256(text.encode()).hexdigest())
-        base = re.search(r"""^_BASE_:[ \t]*["']?([^"'#\n]+?)["']?[ \t]*(?:#.*)?$""", text, re.MULTILINE)
-        if base is None:
-            return hashlib.sha256(" ".join(found).encode()).hexdigest()[:16]
-        path = path.parent / Path(base[1]).expanduser()
-    return "missing"
 
 
 class NamedExtractor(nn.Module):
@@ -91,6 +76,9 @@ class Detectron2Detector(Detector):
 
     Settings = Detectron2Settings
 
+    moving: Tensor
+    """Running numbers of the model's losses, which it keeps outside of its state dict: a resumed training goes on with them."""
+
     def __init__(self, model: Any, bgr: bool = True) -> None:
         super().__init__()
         self.family = family_of(model)
@@ -106,6 +94,7 @@ class Detectron2Detector(Detector):
             # AdelaiDet's, on the device that it was built for; the values are never looked at
             model.normalizer = _as_it_is
         self.model = model
+        self.register_buffer("moving", torch.full((len(self.family.moving(model)),), UNSET))
 
     @classmethod
     def from_params(
@@ -116,20 +105,18 @@ class Detectron2Detector(Detector):
         Raises:
             UserError: detectron2 is not installed, or the configuration is not there or not usable.
         """
-        config = part("adet.config" if settings.project == "adelaidet" else "config").get_cfg()
         if not settings.config or not Path(settings.config).is_file():
+            part()  # without the package, that is said first
             raise UserError(
                 f"detector: detectron2: config: {settings.config or 'none given'}: no such file.",
                 "Give the configuration file: `model: {detectron2: {config: FILE}}`.",
             )
-        config = configured(config, settings, num_classes, inference)
-        if settings.project == "adelaidet":
-            part("adet.modeling")  # registers its meta-architectures
-        model = part("modeling").build_model(config)
-        weights = settings.weights or str(config.MODEL.WEIGHTS)
+        build = lazily_built if settings.config.endswith(".py") else built
+        found = build(settings.config, settings.project, settings.options, num_classes, inference)
+        weights = settings.weights or found.weights
         if weights not in ("", "none"):
-            part("checkpoint").DetectionCheckpointer(model).load(weights)
-        return cls(model, bgr=str(config.INPUT.FORMAT).upper() == "BGR")
+            part("checkpoint").DetectionCheckpointer(found.model).load(weights)
+        return cls(found.model, bgr=found.image_format.upper() == "BGR")
 
     def normalise(self, images: Tensor, sizes: Sequence[Size] | None = None) -> Tensor:
         normalised = super().normalise(images, sizes)
@@ -159,9 +146,15 @@ class Detectron2Detector(Detector):
         self.model.train(training)
         if "device" in vars(self.model):  # AdelaiDet's keep the one that they were built for
             self.model.device = outputs.features[0].device
+        places = self.family.moving(self.model) if training else []
+        for (owner, name), value in zip(places, self.moving.tolist(), strict=False):
+            if value != UNSET:
+                setattr(owner, name, value)
         try:
             with given(self.model, self.family.names, outputs.features), part("utils.events").EventStorage(0):
                 yield self.model
+            for index, (owner, name) in enumerate(places):
+                self.moving[index] = getattr(owner, name, UNSET)
         finally:
             self.model.train(before)
 
@@ -194,41 +187,6 @@ class Detectron2Detector(Detector):
 
     def roi_mask_features(self, outputs: Outputs, boxes: list[Tensor], size: int) -> Tensor:
         return self.family.mask_features(self.model, outputs.features, boxes, size)
-
-
-def configured(config: Any, settings: Detectron2Settings, num_classes: int, inference: InferenceParams) -> Any:
-    """`config` (of ``get_cfg``) with the file, the options, our number of classes and our thresholds, where it has keys for them.
-
-    Raises:
-        UserError: the file or an option does not fit.
-    """
-    try:
-        config.merge_from_file(settings.config)
-        config.merge_from_list(list(settings.options))
-    except (KeyError, ValueError, AssertionError, OSError) as error:
-        raise UserError(
-            f"{settings.config}: not a configuration of {settings.project} ({error}).",
-            "`project: adelaidet` reads AdelaiDet's keys.",
-        ) from None
-    for head in ("ROI_HEADS", "RETINANET", "FCOS", "MEInst", "SOLOV2"):
-        part_of = getattr(config.MODEL, head, None)
-        for key, value in (
-            ("NUM_CLASSES", num_classes),
-            ("SCORE_THRESH_TEST", inference.score_threshold),
-            ("INFERENCE_TH_TEST", inference.score_threshold),
-            ("NMS_THRESH_TEST", inference.nms_threshold),
-            ("NMS_TH", inference.nms_threshold),
-            ("UPDATE_THR", inference.score_threshold),  # SOLOv2's, behind its matrix NMS
-            ("MAX_PER_IMG", inference.max_detections),
-            ("POST_NMS_TOPK_TEST", inference.max_detections),  # of AdelaiDet's FCOS and MEInst
-        ):
-            if part_of is not None and hasattr(part_of, key):
-                setattr(part_of, key, value)
-    if getattr(config.MODEL, "BASIS_MODULE", None) is not None:
-        config.MODEL.BASIS_MODULE.NUM_CLASSES = num_classes
-    config.TEST.DETECTIONS_PER_IMAGE = inference.max_detections
-    config.MODEL.DEVICE = "cpu"  # the trainer moves it
-    return config
 
 
 def _as_it_is(image: Tensor) -> Tensor:

@@ -80,6 +80,10 @@ class Family:
     def mask_channels(self, model: Any) -> int:
         return self.channels
 
+    def moving(self, model: Any) -> list[tuple[Any, str]]:
+        """Numbers that training moves and no state dict has: whose, and their names."""
+        return []
+
     boxes_of_masks = False
     """Whether detections have no boxes of their own."""
     needs_faces = False
@@ -99,6 +103,9 @@ class Anchored(Family):
 
     def _parts(self, model: Any) -> tuple[Any, Any]:
         return model.anchor_generator, model.box2box_transform
+
+    def moving(self, model: Any) -> list[tuple[Any, str]]:
+        return [(model, "loss_normalizer")]
 
     def distances_or_deltas(self, model: Any, features: list[Tensor]) -> list[Tensor]:
         return list(model.head(features)[1])
@@ -128,6 +135,9 @@ class TwoStage(Anchored):
     def _parts(self, model: Any) -> tuple[Any, Any]:
         return model.proposal_generator.anchor_generator, model.proposal_generator.box2box_transform
 
+    def moving(self, model: Any) -> list[tuple[Any, str]]:
+        return []
+
     def distances_or_deltas(self, model: Any, features: list[Tensor]) -> list[Tensor]:
         return list(model.proposal_generator.rpn_head(features)[1])
 
@@ -156,6 +166,10 @@ class AdelaiFCOS(Family):
     @staticmethod
     def in_features(model: Any) -> Sequence[str]:
         return list(model.proposal_generator.in_features)
+
+    def moving(self, model: Any) -> list[tuple[Any, str]]:
+        outputs = getattr(model.proposal_generator, "fcos_outputs", None)
+        return [(outputs, "moving_num_fg")] if hasattr(outputs, "moving_num_fg") else []
 
     def distances_or_deltas(self, model: Any, features: list[Tensor]) -> list[Tensor]:
         generator = model.proposal_generator
