@@ -238,6 +238,7 @@ _DETECTRON2 = _rules(
     (r"backbone\.top_block\.(p[67])\.(\w+)", rf"{_FPN}.\1.\2"),
     (r"(.*\.)?anchor_generator\.cell_anchors\.\d+", "", "anchors are computed"),
     (r"pixel_(mean|std)", "", "read as the statistics of the file's images"),
+    (r"bi_grained\..+", "", "of the objective, which only training needs"),  # docs/interplay.md
 )
 _TORCHVISION = _rules(
     (r"(?:backbone\.body\.)?((?:conv1|bn1|layer\d)\..+)", rf"{_BODY}.\1"),

@@ -240,11 +240,12 @@ def require_used(report: Report, partial: bool = False) -> None:
     Raises:
         UserError: the report has no used entry, or is not complete.
     """
-    if not report.of("used"):
+    if all(entry.target.startswith("pixel_") for entry in report.of("used")):
         names = ", ".join(entry.source for entry in report.entries[:3]) or "none"
         raise UserError(
             f"{report.file}: none of its {len(report.entries)} tensors ({names}, ...) fits a {report.detector}.",
-            "Check that the file belongs to this detector or to its backbone, and the width of the run's model.",
+            "Check that the file belongs to this detector or to its backbone, and the width of the run's model; a run that the preset "
+            "has start from another (`start:`) takes `start: null`.",
         )
     if not (report.complete or partial or report.partial):
         lacking = ", ".join(report.missing[:3])

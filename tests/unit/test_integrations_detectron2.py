@@ -23,10 +23,11 @@ from detectron2_scenes import (
 )
 
 from comics.bigrained import BiGrained
+from comics.detectors import build
 from comics.errors import UserError
 from comics.integrations.detectron2 import Detectron2Detector, add_bi_grained, after_step_hook, register_datasets
 from comics.model import Comics
-from comics.params import ObjectiveParams, load
+from comics.params import ModelParams, ObjectiveParams, load
 from comics.params import detectors as known
 from comics.params.described import from_description
 
@@ -330,6 +331,19 @@ def test_a_python_configuration(there, tmp_path):
     (tmp_path / "fcos.py").write_text("1 / 0")
     with pytest.raises(UserError, match="division by zero"):
         Comics(run)
+
+
+def test_a_start_of_which_nothing_fits_is_refused(there, tmp_path):
+    """mini's runs start from one of a detector of ours: its pixel statistics alone are no start, and not a model of theirs' own."""
+    run = run_of(tmp_path, components=())
+    ours = build("blendmask", ModelParams(backbone="resnet18", fpn_channels=8, head_channels=8, mask_channels=8))
+    state = {f"detector.{key}": value for key, value in ours.state_dict().items()}
+    torch.save({"state_dict": state, "description": {}}, tmp_path / "model.pt")
+    model = run.params.model.model_copy(update={"weights": str(tmp_path / "model.pt")})
+    started = run.model_copy(update={"params": run.params.model_copy(update={"model": model}), "start": run})
+    with pytest.raises(UserError, match="none of its") as caught:
+        Comics(started)
+    assert "start: null" in caught.value.remedy
 
 
 def test_params_yaml_names_it(there, tmp_path):

@@ -124,7 +124,8 @@ def test_its_training_with_our_objective(name):
 
 
 def test_its_evaluator_and_ours_agree(tmp_path):
-    from detectron2.data import DatasetCatalog
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.data.detection_utils import annotations_to_instances
     from detectron2.evaluation import COCOEvaluator
     from detectron2.structures import Boxes, Instances
     from PIL import Image
@@ -166,7 +167,12 @@ def test_its_evaluator_and_ours_agree(tmp_path):
     (folder / "annotations.json").write_text(json.dumps(truth))
     (name,) = register_datasets(SimpleNamespace(dataset="tiny"), tmp_path)
     records = DatasetCatalog.get(name)
+    assert MetadataCatalog.get(name).thing_classes == ["Real", "Fake"]
     assert [len(record["annotations"]) for record in records] == [len(target["boxes"]) for target in targets]
+    for record, target in zip(records, targets, strict=True):  # its own mapper reads our masks
+        faces = annotations_to_instances(record["annotations"], (96, 128), mask_format="bitmask")
+        assert torch.equal(faces.gt_masks.tensor, target["masks"])
+        assert faces.gt_classes.tolist() == target["labels"].tolist()
     evaluator = COCOEvaluator(name, output_dir=str(tmp_path / "theirs"), distributed=False, use_fast_impl=False)
     evaluator.reset()
     for record, one in zip(records, found, strict=True):

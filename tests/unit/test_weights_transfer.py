@@ -391,6 +391,16 @@ def test_parts_that_there_are_none_of_are_refused_by_name(tmp_path, name, told):
         load_into(build("blendmask", SMALL, 2), "blendmask", tmp_path / "x.pth", partial=True)
 
 
+def test_a_training_of_detectron2_with_our_objective_is_imported(tmp_path):
+    names = mask_rcnn_names(2)
+    names.add("bi_grained.momentum.module.fpn_lateral2.weight", 32, 64, 1, 1)
+    names.add("bi_grained.coarse.memory.queue", 10, 4, 32)
+    torch.save({"model": dict(names)}, tmp_path / "x.pth")
+    report = load_into(build("mask_rcnn", SMALL, 2), "mask_rcnn", tmp_path / "x.pth")
+    notes = {entry.note for entry in report.of("skipped") if entry.source.startswith("bi_grained")}
+    assert notes == {"of the objective, which only training needs"}
+
+
 def test_a_part_is_imported_where_that_is_said(tmp_path):
     names = detectron2_resnet("resnet18", "backbone.bottom_up.")
     fcos_names(names, "proposal_generator.fcos_head", 2)
