@@ -20,7 +20,7 @@ from comics.detectors.base import LevelProposals, Prediction, Target, crop_featu
 from comics.detectors.two_phase import TwoPhase
 from comics.padding import Size
 from comics.params import ResolvedRun
-from comics.weights.names import Checkpoint
+from comics.weights.checkpoint import Checkpoint
 from comics.weights.pickles import read_checkpoint
 from comics.weights.run import load_run
 from comics.weights.transfer import load_checkpoint, read

@@ -175,7 +175,7 @@ class Detector(nn.Module, ABC):
         """Buffers that do not stand in a file of weights but that its tensors are made for; by default none.
 
         Args:
-            family: of the file, as `comics.weights.names` calls it.
+            family: of the file, as `comics.weights.checkpoint` calls it.
         """
         return {}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from comics.detectors.base import Detector
 from comics.errors import UserError
 from comics.weights import authors
-from comics.weights.names import Checkpoint
+from comics.weights.checkpoint import Checkpoint
 from comics.weights.transfer import Entry, Report, require_used, transfer
 
 DETECTOR = "detector."

@@ -13,8 +13,9 @@ from torch import Tensor
 from comics.detectors.backbone import TimmBody
 from comics.detectors.base import Detector
 from comics.errors import UserError
+from comics.weights.checkpoint import Checkpoint, recognise, refuse_unsupported
 from comics.weights.finite import require_finite
-from comics.weights.names import CLASS_LAYERS, Checkpoint, class_rows, recognise, refuse_unsupported, rename
+from comics.weights.names import CLASS_LAYERS, class_rows, rename
 from comics.weights.pickles import read_checkpoint
 
 STRIDES = "extractor.body.stride_in_1x1"  # the buffer that says where a bottleneck halves the resolution
@@ -56,7 +57,7 @@ class Report:
 
     Attributes:
         file: what was read.
-        family: whose form it has: see `comics.weights.names`.
+        family: whose form it has: see `comics.weights.checkpoint`.
         detector: what it was read into.
         channel_order: of the images that the file's first convolution expects; the import turns it to RGB.
         pixel_mean: of the file, RGB, for images in [0, 1]; likewise `pixel_std`.

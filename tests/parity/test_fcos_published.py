@@ -17,7 +17,7 @@ from torch import Tensor
 from comics.detectors import Target, build
 from comics.detectors.backbone import level_shapes
 from comics.params import ModelParams
-from comics.weights.names import recognise
+from comics.weights.checkpoint import recognise
 from comics.weights.transfer import transfer
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "fcos_published.json").read_text())

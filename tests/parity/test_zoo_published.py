@@ -19,7 +19,8 @@ from comics.detectors.centermask import levels_by_share
 from comics.detectors.retinamask import SelfAdjustingSmoothL1
 from comics.detectors.roi import MaskIoUHead, class_masks, mask_iou_loss, mask_iou_targets, mask_loss
 from comics.params import InferenceParams, ModelParams
-from comics.weights.names import Checkpoint, rename
+from comics.weights.checkpoint import Checkpoint
+from comics.weights.names import rename
 from comics.weights.transfer import transfer
 
 

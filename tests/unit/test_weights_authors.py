@@ -17,7 +17,7 @@ from comics.cli import app
 from comics.errors import UserError
 from comics.model import Comics
 from comics.params import AttentionParams, load
-from comics.weights.names import recognise
+from comics.weights.checkpoint import recognise
 from comics.weights.run import load_run
 from comics.weights.transfer import UNKNOWN, load_into, read
 
