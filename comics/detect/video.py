@@ -6,7 +6,7 @@ Needs PyAV (``pip install 'comics-forensics[video]'``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,9 @@ from comics.detect.outcome import Face, Failure, Outcome, Track, VideoOutcome
 from comics.files import atomic_write
 from comics.images import Pixels, UnreadableImage, shown
 from comics.progress import Progress, silent
+from comics.tracks import Tracker
 from comics.videos import opened
 
-SAME_FACE = 0.3
-"""Least IoU of a face with where its track was last seen."""
-MISSED = 2
-"""So many sampled frames in a row a face may be missing from before its track ends."""
 VIDEO_SIDE = 1280
 """Longest side of the annotated video in px."""
 
@@ -85,7 +82,7 @@ def detect_video(model: Model, path: Path, step: int = 10, progress: Progress = 
     faces = [
         face
         for (number, time), outcome in zip(times, looked, strict=True)
-        for face in tracker.follow(outcome.faces, number, time)
+        for face in _followed(tracker, outcome.faces, number, time)
     ]
     return VideoOutcome(
         file=name,
@@ -100,56 +97,10 @@ def detect_video(model: Model, path: Path, step: int = 10, progress: Progress = 
     )
 
 
-@dataclass
-class _Open:
-    number: int
-    box: tuple[float, float, float, float]
-    missed: int = 0
-
-
-@dataclass
-class Tracker:
-    """Gives faces of one frame after another the numbers of their tracks.
-
-    Faces and tracks are paired so that the sum of their overlaps is largest, each overlap at least `SAME_FACE`.
-    """
-
-    tracks: list[_Open] = field(default_factory=list)
-    begun: int = 0
-
-    def follow(self, faces: Sequence[Face], frame: int, time: float) -> list[Face]:
-        """The faces of the next frame with their tracks."""
-        from scipy.optimize import linear_sum_assignment
-
-        overlaps = iou(np.array([one.box for one in self.tracks]), np.array([face.box for face in faces]))
-        rows, columns = linear_sum_assignment(-np.where(overlaps >= SAME_FACE, overlaps, 0.0))
-        pairs = {int(c): int(r) for r, c in zip(rows, columns, strict=True) if overlaps[r, c] >= SAME_FACE}
-        known = len(self.tracks)
-        numbered = []
-        for place, face in enumerate(faces):
-            if place in pairs:
-                track = self.tracks[pairs[place]]
-                track.box, track.missed = face.box, 0
-            else:
-                self.begun += 1
-                track = _Open(self.begun, face.box)
-                self.tracks.append(track)
-            numbered.append(replace(face, frame=frame, time=time, track=track.number))
-        seen = set(pairs.values())
-        for place in range(known):
-            if place not in seen:
-                self.tracks[place].missed += 1
-        self.tracks = [track for track in self.tracks if track.missed <= MISSED]
-        return numbered
-
-
-def iou(one: Any, other: Any) -> Any:
-    """IoU (N, M) of boxes (N, 4) and (M, 4), left, top, right, bottom."""
-    one, other = np.reshape(one, (-1, 1, 4)), np.reshape(other, (1, -1, 4))
-    low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
-    inter = np.prod(np.maximum(high - low, 0), axis=-1)
-    union = np.prod(one[..., 2:] - one[..., :2], axis=-1) + np.prod(other[..., 2:] - other[..., :2], axis=-1) - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+def _followed(tracker: Tracker, faces: Sequence[Face], frame: int, time: float) -> list[Face]:
+    """The faces of the next frame with their tracks."""
+    numbers = tracker.follow([face.box for face in faces])
+    return [replace(face, frame=frame, time=time, track=number) for face, number in zip(faces, numbers, strict=True)]
 
 
 def tracks_of(faces: Sequence[Face], threshold: float) -> tuple[Track, ...]:

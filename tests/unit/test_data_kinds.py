@@ -18,6 +18,7 @@ from comics.data.canonical import coco
 from comics.data.canonical.masks import MaskSource, convert_masks
 from comics.data.canonical.videos import VideoSource, chosen_names, convert_videos
 from comics.errors import UserError
+from comics.evaluation import evaluate
 
 WIDTH, HEIGHT = 96, 64
 
@@ -157,9 +158,40 @@ def test_every_nth_frame_of_videos(forged: VideoSource, tmp_path: Path) -> None:
         assert face["bbox"] == pytest.approx([16 + 8 * i, 16, 24, 24], abs=2)
         assert face["forgery"] == "swap"
     assert all("forgery" not in face for face in reals)
+    assert [face["track_id"] for face in result["annotations"]] == [1] * 6  # one face in each of two videos
     with Image.open(tmp_path / "out/test_dev" / result["images"][1]["file_name"]) as frame:
         assert np.asarray(frame).mean() == pytest.approx(70, abs=4)  # the fourth frame
     assert not convert_videos({"test_dev": forged}, tmp_path / "out").splits["test_dev"].fresh
+
+
+def test_a_face_is_followed_through_its_video(tmp_path: Path) -> None:
+    """Two forged faces, of which one jumps; then nothing for a while; a real one, told by boxes, lies between them."""
+    film(tmp_path / "target/a.mp4", [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 9)
+    places = [[(0, 0), (60, 30)], [(60, 34), (4, 0)], [(60, 0), (8, 0)], *[[]] * 3, [(8, 0), (60, 0)], [], [(60, 4)]]
+    film(tmp_path / "mask/a.mp4", [squares(*corners, side=24) for corners in places])
+    frames = [f"target/a/{number:06d}.png" for number in range(9)]
+    boxes = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(frames)],
+        "annotations": [{"image_id": number, "bbox": [32 + number, 36, 20, 20]} for number in range(9)],
+    }
+    (tmp_path / "faces.json").write_text(json.dumps(boxes))
+    source = VideoSource(tmp_path / "target", tmp_path / "mask", faces=tmp_path / "faces.json", frame_step=1)
+    convert_videos({"test_dev": source}, tmp_path / "out")
+    content = canonical(tmp_path / "out")
+    tracks: dict[int, set[tuple[int, bool]]] = {}
+    for face in content["annotations"]:
+        x, y, *_ = face["bbox"]
+        place = 0 if x < 20 else 1 if x < 50 else 2 if y > 20 else 3
+        tracks.setdefault(place, set()).add((face["track_id"], face["category_id"] == 2))
+    first, real, second, jumped = (tracks[place] for place in range(4))
+    assert len(real) == len(second) == 1
+    assert {forged for _, forged in real} == {False}
+    assert len(first) == len(jumped) == 2  # three frames without it end a track
+    assert not first & jumped
+    assert not (first | jumped) & (real | second)
+    found = [{**face, "score": 0.9} for face in content["annotations"]]
+    scores = evaluate(content, found)
+    assert scores["segmentation", "all", "track_ACC"] == scores["segmentation", "all", "track_AUC"] == 1
 
 
 def test_sources_without_known_faces(forged: VideoSource, tmp_path: Path) -> None:

@@ -18,22 +18,18 @@ from typer.testing import CliRunner
 from comics.cli import app
 from comics.detect.backends import Found, Origin
 from comics.detect.model import Model
-from comics.detect.outcome import Face
 from comics.detect.schema import Document
 from comics.detect.video import (
-    MISSED,
-    SAME_FACE,
-    Tracker,
     detect_video,
     faces_at,
     frames,
-    iou,
     tracks_of,
     upright,
     write_video,
 )
 from comics.errors import UserError
 from comics.images import UnreadableImage
+from comics.tracks import MISSED, SAME_FACE, Tracker, iou
 
 
 class Spots:
@@ -128,37 +124,37 @@ def test_between_sampled_frames_a_face_moves_evenly(outcome):
     assert faces_at(outcome, 99) == ()
 
 
-def face(x: float, y: float = 0.0, p: float = 0.9) -> Face:
-    return Face((x, y, x + 10, y + 10), 0.9, p, p >= 0.5, np.ones((1, 1), bool))
+def box(x: float, y: float = 0.0) -> tuple[float, float, float, float]:
+    return (x, y, x + 10, y + 10)
 
 
 def test_a_track_outlives_few_missed_frames_and_no_more():
     tracker = Tracker()
-    assert [one.track for one in tracker.follow([face(0)], 0, 0)] == [1]
-    for frame in range(1, MISSED + 1):
-        tracker.follow([], frame, 0)
-    assert [one.track for one in tracker.follow([face(1)], MISSED + 1, 0)] == [1]
-    for frame in range(MISSED + 1):
-        tracker.follow([], frame, 0)
-    assert [one.track for one in tracker.follow([face(1)], 20, 0)] == [2]
+    assert tracker.follow([box(0)]) == [1]
+    for _ in range(MISSED):
+        assert tracker.follow([]) == []
+    assert tracker.follow([box(1)]) == [1]
+    for _ in range(MISSED + 1):
+        tracker.follow([])
+    assert tracker.follow([box(1)]) == [2]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=4), st.lists(st.integers(0, 40), max_size=4))
 def test_pairs_have_the_largest_overlap_in_sum(before, after):
     tracker = Tracker()
-    tracker.follow([face(x) for x in before], 0, 0)
-    numbered = tracker.follow([face(x) for x in after], 1, 0)
-    overlaps = iou([face(x).box for x in before], [face(x).box for x in after])
+    tracker.follow([box(x) for x in before])
+    numbers = tracker.follow([box(x) for x in after])
+    overlaps = iou([box(x) for x in before], [box(x) for x in after])
     overlaps = np.where(overlaps >= SAME_FACE, overlaps, 0)
-    found = sum(overlaps[one.track - 1, place] for place, one in enumerate(numbered) if one.track <= len(before))
+    found = sum(overlaps[number - 1, place] for place, number in enumerate(numbers) if number <= len(before))
     slots = list(range(len(before))) + [None] * len(after)
     best = max(
         sum(overlaps[row, place] for place, row in enumerate(order) if row is not None)
         for order in set(permutations(slots, len(after)))
     )
     assert found == pytest.approx(best)
-    assert len({one.track for one in numbered}) == len(after)
+    assert len(set(numbers)) == len(after)
 
 
 def test_a_video_that_breaks_off_is_judged_by_what_there_is(clip, tmp_path):

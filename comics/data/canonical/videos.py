@@ -2,14 +2,16 @@
 
 FFIW and FaceForensics++ come as three folders of videos: pristine sources, forged targets, and masks, which say in each
 frame of a target what is forged. Every n-th frame becomes an image with the `video_id` of its video; each connected
-component of the mask a Fake face. Frames are written without loss, below ``raw/<split>/{source,target}/<video>/``, as they
-are stored (a rotation that a player would apply is not). A video whose frames are there is not decoded again.
+component of the mask a Fake face, whose `track_id` tells it from frame to frame (`comics.tracks`). Frames are written
+without loss, below ``raw/<split>/{source,target}/<video>/``, as they are stored (a rotation that a player would apply is
+not). A video whose frames are there is not decoded again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from comics.files import read_json, write_json
 from comics.images import UnreadableImage
 from comics.params import VideosDataset
 from comics.progress import Progress, silent
+from comics.tracks import Tracker
 from comics.videos import opened, require_av
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -185,6 +188,26 @@ def _chosen(source: VideoSource) -> list[tuple[str, str, Path, Path | None, int]
     return chosen
 
 
+class _Tracks:
+    """The faces of one video from frame to frame: forged ones and real ones apart, since a track has one truth."""
+
+    def __init__(self) -> None:
+        self._of_category: defaultdict[int, Tracker] = defaultdict(Tracker)
+        self._numbers: dict[tuple[int, int], int] = {}
+
+    def follow(self, faces: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The number in the video, from 1 on, of the track of each face (a COCO annotation) of the next frame."""
+        numbers = [0] * len(faces)
+        for category in sorted({*self._of_category, *(face["category_id"] for face in faces)}):
+            places = [place for place, face in enumerate(faces) if face["category_id"] == category]
+            boxes = [
+                (x, y, x + width, y + height) for x, y, width, height in (faces[place]["bbox"] for place in places)
+            ]
+            for place, own in zip(places, self._of_category[category].follow(boxes), strict=True):
+                numbers[place] = self._numbers.setdefault((category, own), len(self._numbers) + 1)
+        return numbers
+
+
 def describe(
     source: VideoSource, raw: Path, progress: Progress = silent, task: str = "reading videos"
 ) -> dict[str, Any]:
@@ -199,6 +222,7 @@ def describe(
     annotations: list[dict[str, Any]] = []
     chosen = _chosen(source)
     for done, (part, name, path, mask, label) in enumerate(chosen, 1):
+        tracks = _Tracks()
         for frame in _extract(path, mask, label, raw / part / name, source):
             file_name = f"{part}/{name}/{frame['name']}"
             images.append(
@@ -213,11 +237,12 @@ def describe(
             faces = list(frame["faces"])
             if file_name in boxes:
                 faces += detected_faces(boxes[file_name], faces, (frame["width"], frame["height"]))
-            for face in faces:
+            for face, track in zip(faces, tracks.follow(faces), strict=True):
                 forgery = (
                     {"forgery": source.forgery} if source.forgery and face["category_id"] == category_id(1) else {}
                 )
-                annotations.append({"id": len(annotations) + 1, "image_id": len(images), **face, **forgery})
+                of_frame = {"id": len(annotations) + 1, "image_id": len(images), "track_id": track}
+                annotations.append({**of_frame, **face, **forgery})
         progress(task, done, len(chosen))
     unknown = sorted(boxes.keys() - {image["file_name"] for image in images})
     if unknown:
