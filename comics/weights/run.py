@@ -19,6 +19,7 @@ from comics.weights.transfer import Entry, Report, require_used, transfer
 
 DETECTOR = "detector."
 _KEY, _QUERY = "backbone_k.", "backbone."
+_COPY = "momentum.module."
 _QUEUE, _HEAD, _FILLED = (f"coarse.memory.{part}" for part in ("queue", "head", "filled"))
 _PROTOTYPE, _KNOWN = "coarse.memory.prototype", "coarse.memory.has_prototype"
 _FOLLOWS = (
@@ -74,7 +75,7 @@ def _of_ours(
         if source.startswith(DETECTOR):
             report.entries.append(account[source.removeprefix(DETECTOR)])
             continue
-        entry = _judged(source, authors.Place(source), tensor, state.get(source))
+        entry = _judged(source, authors.Place(source), tensor, state.get(source), tuple(tensor.shape))
         if entry.status == "used":
             taken[source] = tensor
         report.entries.append(entry)
@@ -90,20 +91,9 @@ def _of_authors(
     taken = {DETECTOR + key: value for key, value in found.items()}
     account = {entry.source: _inside(entry, entry.source, DETECTOR) for entry in report.entries}
 
-    copied = {
-        _QUERY + source.removeprefix(_KEY): tensor
-        for source, tensor in checkpoint.tensors.items()
-        if source.startswith(_KEY)
-    }
-    following, of_copy = transfer(detector, name, replace(checkpoint, tensors=copied))
-    for entry in of_copy.entries:
-        source = _KEY + entry.source.removeprefix(_QUERY)
-        account[source] = _inside(entry, source, "momentum.module.")
-        if entry.status == "used" and account[source].target not in state:
-            account[source] = replace(
-                account[source], status="skipped", expected=None, note=authors.wanted("momentum.")
-            )
-    taken |= {key: value for part, value in following.items() if (key := f"momentum.module.{part}") in state}
+    following, of_copy = _of_copy(state, detector, name, checkpoint)
+    taken |= following
+    account |= of_copy
 
     rows: dict[str, dict[int, Tensor]] = {}
     report.entries = []
@@ -115,7 +105,7 @@ def _of_authors(
             if place.row is not None and here is not None:
                 here = here[place.row] if place.row < len(here) else None
             converted = place.convert(tensor)
-            entry = account[source] = _judged(source, place, converted, here)
+            entry = account[source] = _judged(source, place, converted, here, tuple(tensor.shape))
             if entry.status == "used" and place.row is not None:
                 rows.setdefault(place.target, {})[place.row] = converted
             elif entry.status == "used":
@@ -130,16 +120,35 @@ def _of_authors(
     return taken, report
 
 
-def _judged(source: str, place: authors.Place, tensor: Tensor, here: Tensor | None) -> Entry:
-    """What becomes of a tensor that is not the detector's."""
-    shape = tuple(tensor.shape)
+def _of_copy(
+    state: Mapping[str, Tensor], detector: Detector, name: str, checkpoint: Checkpoint
+) -> tuple[dict[str, Tensor], dict[str, Entry]]:
+    """The authors' second backbone as the momentum copy of a run's first, and the account of it, by names of the file."""
+    tensors = {
+        _QUERY + source.removeprefix(_KEY): tensor
+        for source, tensor in checkpoint.tensors.items()
+        if source.startswith(_KEY)
+    }
+    found, report = transfer(detector, name, replace(checkpoint, tensors=tensors))
+    account = {}
+    for entry in report.entries:
+        source = _KEY + entry.source.removeprefix(_QUERY)
+        entry = _inside(entry, source, _COPY)
+        if entry.status == "used" and entry.target not in state:
+            entry = replace(entry, status="skipped", expected=None, note=authors.wanted(_COPY))
+        account[source] = entry
+    return {_COPY + key: value for key, value in found.items() if _COPY + key in state}, account
+
+
+def _judged(source: str, place: authors.Place, converted: Tensor, here: Tensor | None, shape: tuple[int, ...]) -> Entry:
+    """What becomes of a tensor of `shape` in the file, `converted` for its place, that is not the detector's."""
     if not place.target:
         return Entry(source, "", "skipped", shape, None, place.note)
     target = place.target if place.row is None else f"{place.target}[{place.row}]"
     if here is None:
         return Entry(source, target, "skipped", shape, None, authors.wanted(place.target))
-    if shape == tuple(here.shape):
-        return Entry(source, target, "used", shape, shape, place.note)
+    if converted.shape == here.shape:
+        return Entry(source, target, "used", shape, tuple(here.shape), place.note)
     note = "objective.coarse.queue_size is another" if place.target.endswith(".queue") else "another shape"
     return Entry(source, target, "mismatched", shape, tuple(here.shape), note)
 
