@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from detectron2_runs import (
 from pycocotools import mask as rle
 from test_weights_foreign import shaken
 
+from comics.detectors import build
 from comics.integrations.detectron2 import Detectron2Detector, add_bi_grained, after_step_hook, register_datasets
 from comics.params import InferenceParams, ModelParams
 from comics.params import detectors as known
@@ -42,12 +44,12 @@ ZOO = {
 EVERY = {**ZOO, "fcos": "COCO-Detection/fcos_R_50_FPN_1x.py"}
 
 
-def detector_of(name, *options):
+def detector_of(name, *options, inference=None):
     from detectron2 import model_zoo
 
     file = model_zoo.get_config_file(EVERY[name])
     settings = Detectron2Detector.Settings(config=file, weights="none", options=list(options))
-    return Detectron2Detector.from_params(ModelParams(), settings, 2, InferenceParams(score_threshold=0.0))
+    return Detectron2Detector.from_params(ModelParams(), settings, 2, inference or InferenceParams(score_threshold=0.0))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -85,6 +87,43 @@ def test_exported_weights_are_all_its_own(tmp_path):
     found = DetectionCheckpointer(theirs.model).load(str(tmp_path / "ours.pth"))
     assert not found.get("unexpected_keys", [])
     assert not [key for key in found.get("missing_keys", []) if "anchor" not in key and "pixel" not in key]
+
+
+def test_our_mask_rcnn_finds_the_same_there():
+    """Exported: maps, boxes, scores and masks of both agree."""
+    inference = InferenceParams(score_threshold=0.05, nms_threshold=0.5, max_detections=20)
+    torch.manual_seed(0)
+    params = ModelParams(backbone="resnet50")
+    ours = build("mask_rcnn", params, 2, inference).eval()
+    for key, tensor in ours.state_dict().items():
+        if key.endswith("running_mean"):
+            tensor.normal_(0, 0.1)
+        elif key.endswith("running_var"):
+            tensor.uniform_(2, 4)
+        elif re.search(r"rpn.head.(cls|bbox)|cls_score|bbox_pred", key):
+            tensor.normal_(0, 0.01)
+        elif "mask_fcn_logits" in key:
+            tensor.normal_(0, 0.1)
+    exported = translate(ours, "mask_rcnn", "detectron2")
+    options = [str(one) for pair in exported.config.items() for one in pair]
+    theirs = detector_of("mask_rcnn", *options, inference=inference).eval()
+    stand_in, theirs.model.backbone = theirs.model.backbone, theirs.extractor.backbone
+    theirs.model.load_state_dict({key: value for key, value in exported.tensors.items() if "pixel" not in key})
+    theirs.model.backbone = stand_in
+    images, _, sizes = scenes([random_boxes(n, 96, 128, n, 24) for n in (2, 3)], 96, 128)
+    maps = [one.extractor(one.normalise(images, sizes)) for one in (ours, theirs)]
+    for own, other in zip(*maps, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4 * own.abs().max().item())
+    drawn = 0
+    for own, other in zip(ours.predict(ours(images), sizes), theirs.predict(theirs(images), sizes), strict=True):
+        assert 5 < len(own["scores"]) == len(other["scores"])
+        for key in ("scores", "boxes", "labels"):
+            torch.testing.assert_close(own[key], other[key], rtol=1e-3, atol=1e-2)
+        both = (own["masks"] & other["masks"]).flatten(1).sum(1)
+        either = (own["masks"] | other["masks"]).flatten(1).sum(1)
+        assert (both >= 0.98 * either - 4).all()
+        drawn += int((own["masks"].flatten(1).sum(1) > 0).sum())
+    assert drawn > 5
 
 
 @pytest.mark.parametrize("name", ZOO)
