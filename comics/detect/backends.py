@@ -22,6 +22,7 @@ from comics.images import Pixels, shown
 from comics.provenance import require_intact
 
 if TYPE_CHECKING:
+    from comics.detectors.soft_masks import SoftMasks
     from comics.params import ResolvedRun
 
 PAD_TO = 32
@@ -42,12 +43,14 @@ class Found:
         scores: (N,).
         fake: (N,) bool, whether the detection says Fake.
         masks: of each, the part of its mask that is set (h, w) bool, and where that begins (x, y).
+        soft: what they are cut from, to cut them at the size of the original; exported graphs do not give it.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     fake: NDArray[np.bool_]
     masks: list[tuple[Mask, tuple[int, int]]] = field(default_factory=list)
+    soft: SoftMasks | None = None
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,7 @@ class TorchBackend:
                 scores=one["scores"].double().cpu().numpy(),
                 fake=one["labels"].cpu().numpy() == 1,
                 masks=cropped(one["masks"].cpu().numpy()),
+                soft=one.get("soft"),
             )
             for one in predictions
         ]

@@ -100,7 +100,7 @@ def _at(conv: PointConv, maps: list[Tensor], cells: _Cells, images: Tensor, loca
 
 
 def _pasted(probabilities: Tensor, boxes: Tensor, height: Any, width: Any) -> Tensor:
-    """`comics.detectors.fcos.paste_masks` of all boxes at once: (N, height, width) bool."""
+    """`comics.detectors.soft_masks.PastedMasks` of all boxes at once: (N, height, width) bool."""
     side = probabilities.shape[-1]
     cells = torch.arange(side, device=boxes.device)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from comics.detect.backends import Backend, Found, Mask, open_backend
+from comics.detect.backends import Backend, Found, Mask, cropped, open_backend
 from comics.detect.outcome import About, Face, Failure, Outcome
 from comics.errors import UserError, did_you_mean
 from comics.evaluation.calibration import THRESHOLDS, UNCALIBRATED_SCORE
@@ -383,7 +383,13 @@ def _enlarged(found: Found, size: tuple[int, ...], original: tuple[int, int]) ->
     if tuple(size) == tuple(original):
         return found
     x, y = original[1] / size[1], original[0] / size[0]
-    masks = [_enlarged_mask(crop, corner, (x, y), original) for crop, corner in found.masks]
+    if found.soft is not None:
+        masks = []
+        for part in found.soft.parts(original):  # one by one: the original may be large
+            ((crop, (left, top)),) = cropped(part.mask.cpu().numpy()[None])
+            masks.append((crop, (left + part.left, top + part.top)))
+    else:
+        masks = [_enlarged_mask(crop, corner, (x, y), original) for crop, corner in found.masks]
     return Found(found.boxes * [x, y, x, y], found.scores, found.fake, masks)
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from comics.detectors.pixels import PIXEL_MEAN, PIXEL_STD
+from comics.detectors.soft_masks import SoftMasks
 from comics.errors import UserError
 from comics.padding import Size, blank
 from comics.params import DetectorSettings, InferenceParams, ModelParams
@@ -52,6 +53,13 @@ class Prediction(TypedDict):
     """(N, h, w) bool, at the valid size of the image."""
     mask_scores: NotRequired[Tensor]
     """(N,) float32 in [0, 1], where a detector scores masks in another way than boxes; the order is that of `scores`."""
+    soft: NotRequired[SoftMasks]
+    """What `masks` are cut from, for other sizes of the image."""
+
+
+def prediction(boxes: Tensor, scores: Tensor, labels: Tensor, soft: SoftMasks) -> Prediction:
+    """The detections of one image and their masks, cut at the size of the image that the network saw."""
+    return Prediction(boxes=boxes, scores=scores, labels=labels, masks=soft.at(soft.size), soft=soft)
 
 
 @dataclass

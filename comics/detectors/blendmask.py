@@ -25,8 +25,8 @@ from comics.detectors.fcos import (
     Matches,
     PointConv,
     crop_masks,
-    paste_masks,
 )
+from comics.detectors.soft_masks import PastedMasks
 from comics.params import ModelParams
 from comics.params.detectors import DetectorSettings
 from comics.ranks import as_of_all
@@ -223,7 +223,7 @@ class BlendMask(FCOSDetector):
 
     def draw(
         self, outputs: BlendMaskOutputs, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]
-    ) -> list[Tensor]:
+    ) -> list[PastedMasks]:
         counts = [len(one.scores) for one in candidates]
         images = torch.arange(len(counts), device=grid.points.device).repeat_interleave(
             torch.tensor(counts, device=grid.points.device)
@@ -232,4 +232,4 @@ class BlendMask(FCOSDetector):
         attention = self.attention.at(outputs.towers, grid, images, locations)
         crops = crop_features(outputs.bases, [one.boxes for one in candidates], MASK, self.bases_stride)
         masks = blend(crops, attention).sigmoid().split(counts)
-        return [paste_masks(mask, one.boxes, size) for mask, one, size in zip(masks, candidates, sizes, strict=True)]
+        return [PastedMasks(mask, one.boxes, size) for mask, one, size in zip(masks, candidates, sizes, strict=True)]

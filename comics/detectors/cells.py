@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from comics.detectors.base import LevelProposals
+from comics.detectors.base import LevelProposals, Prediction
+from comics.detectors.soft_masks import SoftMasks
 
 SCALE_RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # sqrt(w h) px of the objects of each level
 CENTRE = 0.2  # relative size of an object's centre region (SOLO, section 3.3)
@@ -153,6 +154,17 @@ def boxes_of_masks(masks: Tensor) -> Tensor:
         high = torch.where(hit, at + 1, 0).amax(dim=1) if len(masks) else at.new_zeros(0)
         boxes += [torch.minimum(low, high), high]
     return torch.stack([boxes[0], boxes[2], boxes[1], boxes[3]], dim=1).float()
+
+
+def seen(soft: SoftMasks, scores: Tensor, labels: Tensor) -> Prediction:
+    """The detections of one image with the boxes of their masks; those that have no pixel, for they lay in the padding, are
+    dropped."""
+    masks = soft.at(soft.size)
+    visible = masks.flatten(1).any(dim=1)
+    masks = masks[visible]
+    return Prediction(
+        boxes=boxes_of_masks(masks), scores=scores[visible], labels=labels[visible], masks=masks, soft=soft[visible]
+    )
 
 
 def draw_masks(kernels: Tensor, mask_features: Tensor) -> Tensor:

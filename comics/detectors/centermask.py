@@ -18,8 +18,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import box_iou
 
 from comics.detectors.backbone import Extractor
-from comics.detectors.base import Prediction, Size, Target, register
-from comics.detectors.fcos import FCOSDetector, FCOSOutputs, paste_masks
+from comics.detectors.base import Prediction, Size, Target, prediction, register
+from comics.detectors.fcos import FCOSDetector, FCOSOutputs
 from comics.detectors.roi import (
     MASK_SIDE,
     MaskIoUHead,
@@ -32,6 +32,7 @@ from comics.detectors.roi import (
     resized,
     shares_inside,
 )
+from comics.detectors.soft_masks import PastedMasks, SoftMasks
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
@@ -199,7 +200,7 @@ class CenterMask(FCOSDetector):
         probabilities = class_masks(self.mask_predictor(self._attended(pooled)).float(), labels).sigmoid()
         counts = [len(one.scores) for one in candidates]
         found = [
-            Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=paste_masks(mask, one.boxes, size))
+            prediction(one.boxes, one.scores, one.labels, PastedMasks(mask, one.boxes, size))
             for one, mask, size in zip(candidates, probabilities.split(counts), sizes, strict=True)
         ]
         if self.mask_iou_head is not None:
@@ -208,6 +209,6 @@ class CenterMask(FCOSDetector):
                 one["mask_scores"] = one["scores"] * iou
         return found
 
-    def draw(self, outputs: Any, grid: Any, candidates: Any, sizes: Any) -> list[Tensor]:
+    def draw(self, outputs: Any, grid: Any, candidates: Any, sizes: Any) -> list[SoftMasks]:
         """Not used: boxes, masks and their scores come together."""
         raise NotImplementedError

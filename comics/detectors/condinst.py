@@ -17,6 +17,7 @@ from torch.nn import functional
 from comics.detectors.backbone import ConvNormReLU, Extractor
 from comics.detectors.base import Size, Target, at_least_float32, register
 from comics.detectors.fcos import Candidates, FCOSDetector, FCOSOutputs, Grid, Matches, PointConv
+from comics.detectors.soft_masks import MapMasks
 from comics.params import ModelParams
 from comics.params.detectors import DetectorSettings
 from comics.ranks import as_of_all
@@ -157,44 +158,6 @@ def mass_centres(targets: Sequence[Target]) -> Tensor:
     return centres
 
 
-def enlarge_masks(probabilities: Tensor, factor: int, size: Size, threshold: float = 0.5) -> Tensor:
-    """Masks at the image's resolution.
-
-    Interpolation never exceeds its neighbours, so each mask is enlarged only around its cells above the threshold.
-
-    Args:
-        probabilities: (N, h, w).
-        factor: of enlargement.
-        size: of the image; what lies outside is cut off.
-
-    Returns:
-        (N, height, width) bool.
-    """
-    height, width = size
-    cells = probabilities.shape[-2:]
-    down = enlargement(cells[0], factor, probabilities.device)[:height]
-    across = enlargement(cells[1], factor, probabilities.device)[:width]
-    masks = torch.zeros(len(probabilities), height, width, dtype=torch.bool, device=probabilities.device)
-    above = probabilities > threshold
-    spans = torch.stack([_span(above.any(dim=2)), _span(above.any(dim=1))], dim=1).flatten(1).tolist()
-    for mask, probability, (top, bottom, left, right) in zip(masks, probabilities, spans, strict=True):
-        if bottom < top:
-            continue
-        y0, y1 = max(top - 1, 0), min(bottom + 2, cells[0])
-        x0, x1 = max(left - 1, 0), min(right + 2, cells[1])
-        rows, columns = slice(y0 * factor, y1 * factor), slice(x0 * factor, x1 * factor)
-        with torch.autocast(masks.device.type, enabled=False):
-            mask[rows, columns] = down[rows, y0:y1] @ probability[y0:y1, x0:x1] @ across[columns, x0:x1].T > threshold
-    return masks
-
-
-def _span(some: Tensor) -> Tensor:
-    """First and last index (N, 2) where `some` (N, K) holds; the last is -1 where it never does."""
-    index = torch.arange(some.shape[1], device=some.device)
-    first = torch.where(some, index, some.shape[1]).amin(dim=1)
-    return torch.stack((first, torch.where(some, index, -1).amax(dim=1)), dim=1)
-
-
 @register("condinst", Settings)
 class CondInst(FCOSDetector):
     """See the module; the arguments are those of `FCOSDetector` and the mask branch's width."""
@@ -244,10 +207,11 @@ class CondInst(FCOSDetector):
 
     def draw(
         self, outputs: CondInstOutputs, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]
-    ) -> list[Tensor]:
+    ) -> list[MapMasks]:
         # image by image: these masks are as large as the image
         found = []
         for image, (one, size) in enumerate(zip(candidates, sizes, strict=True)):
             images = torch.full_like(one.locations, image)
-            found.append(enlarge_masks(self._masks(outputs, grid, images, one.locations), MASK_STRIDE, size))
+            drawn = self._masks(outputs, grid, images, one.locations)
+            found.append(MapMasks(drawn, size, MASK_STRIDE, aligned=True))
         return found

@@ -20,7 +20,8 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, clip_boxes_to_image, sigmoid_focal_loss
 
 from comics.detectors.backbone import Extractor, build_extractor
-from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, crop_features
+from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, crop_features, prediction
+from comics.detectors.soft_masks import SoftMasks
 from comics.params import InferenceParams, ModelParams
 from comics.ranks import mean_over_ranks, world
 
@@ -451,13 +452,14 @@ class FCOSDetector(Detector):
         candidates, grid = self.select(outputs, sizes)
         masks = self.draw(outputs, grid, candidates, sizes)
         return [
-            Prediction(boxes=one.boxes, scores=one.scores, labels=one.labels, masks=mask)
-            for one, mask in zip(candidates, masks, strict=True)
+            prediction(one.boxes, one.scores, one.labels, mask) for one, mask in zip(candidates, masks, strict=True)
         ]
 
     @abstractmethod
-    def draw(self, outputs: Any, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]) -> list[Tensor]:
-        """The masks of the detections of each image, at its valid size: one (N, height, width) bool an image."""
+    def draw(
+        self, outputs: Any, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]
+    ) -> Sequence[SoftMasks]:
+        """The masks of the detections of each image, before they are cut."""
 
     def ranking(self, probability: Tensor, centerness: Tensor) -> Tensor:
         """What detections are ranked by, of class probabilities (B, classes, h, w) and centerness logits (B, 1, h, w)."""
@@ -511,33 +513,3 @@ def crop_masks(targets: Sequence[Target], size: int) -> Tensor:
         rois = torch.cat((torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None], boxes), dim=1)
         crops.append(crop_features(masks[:, None], rois, size, stride=1, samples=0).squeeze(1))
     return (torch.cat(crops) >= 0.5).float()
-
-
-def paste_masks(probabilities: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
-    """Masks of boxes, bilinearly resized to their place in the image.
-
-    Bilinear sampling is separable: each axis is a matrix of hat functions, and only the pixels of the box are computed.
-
-    Args:
-        probabilities: (N, S, S).
-        boxes: (N, 4) xyxy px, inside the image.
-        size: of the image.
-        threshold: a pixel at or above it belongs to the face.
-
-    Returns:
-        (N, height, width) bool.
-    """
-    height, width = size
-    side = probabilities.shape[-1]
-    masks = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
-    cells = torch.arange(side, device=boxes.device)
-    for mask, (left, top, right, bottom), image in zip(probabilities, boxes.tolist(), masks, strict=True):
-        x0, y0 = max(math.floor(left), 0), max(math.floor(top), 0)
-        x1, y1 = min(math.ceil(right), width), min(math.ceil(bottom), height)
-        x = (torch.arange(x0, x1, device=boxes.device) + 0.5 - left) * (side / max(right - left, 1e-6)) - 0.5
-        y = (torch.arange(y0, y1, device=boxes.device) + 0.5 - top) * (side / max(bottom - top, 1e-6)) - 0.5
-        across = (1 - (x[:, None] - cells).abs()).clamp(min=0)
-        down = (1 - (y[:, None] - cells).abs()).clamp(min=0)
-        with torch.autocast(boxes.device.type, enabled=False):
-            image[y0:y1, x0:x1] = down @ mask.float() @ across.T >= threshold
-    return masks

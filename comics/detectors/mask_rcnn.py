@@ -23,9 +23,9 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 
 from comics.detectors.backbone import build_extractor, build_fine_extractor
-from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
-from comics.detectors.fcos import paste_masks
+from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, prediction, register
 from comics.detectors.roi import MASK_SIDE, PyramidRoIAlign, box_mask_targets, class_masks, mask_loss, resized
+from comics.detectors.soft_masks import PastedMasks
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 from comics.ranks import as_of_all
@@ -343,7 +343,7 @@ class MaskRCNN(Detector):
         probabilities = class_masks(logits, every_label).sigmoid()
         counts = [len(one) for one in scores]
         found = [
-            Prediction(boxes=box, scores=score, labels=label - 1, masks=paste_masks(mask, box, size))
+            prediction(box, score, label - 1, PastedMasks(mask, box, size))
             for box, score, label, mask, size in zip(
                 boxes, scores, labels, probabilities.split(counts), sizes, strict=True
             )

@@ -27,10 +27,10 @@ from comics.detectors.fcos import (
     Matches,
     PointConv,
     crop_masks,
-    paste_masks,
     tower,
 )
 from comics.detectors.mask_codec import FILE, INSIDE_RANGE, SIDE, load
+from comics.detectors.soft_masks import PastedMasks
 from comics.params import ModelParams
 from comics.params.detectors import DetectorSettings
 
@@ -137,9 +137,9 @@ class MEInst(FCOSDetector):
 
     def draw(
         self, outputs: MEInstOutputs, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]
-    ) -> list[Tensor]:
+    ) -> list[PastedMasks]:
         found = []
         for image, (one, size) in enumerate(zip(candidates, sizes, strict=True)):
             codes = self.code.at(outputs.mask_towers, grid, torch.full_like(one.locations, image), one.locations)
-            found.append(paste_masks(self.decode(codes), one.boxes, size))
+            found.append(PastedMasks(self.decode(codes), one.boxes, size))
         return found

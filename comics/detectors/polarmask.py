@@ -31,6 +31,7 @@ from comics.detectors.fcos import (
     mean_over_ranks,
     tower,
 )
+from comics.detectors.soft_masks import OutlinedMasks
 from comics.params import InferenceParams
 from comics.params.detectors import DetectorSettings
 
@@ -155,41 +156,6 @@ def iou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return -(intersection / (areas[0] + areas[1] - intersection).clamp(min=1e-6)).clamp(min=1e-6).log()
 
 
-def fill_outlines(points: Tensor, lengths: Tensor, size: Size) -> Tensor:
-    """Masks of outlines: the pixels whose centres lie within the polygons of the rays' ends.
-
-    A pixel is within when, in its direction, the polygon's edge is farther than it.
-
-    Args:
-        points: (N, 2) px.
-        lengths: (N, 36) px.
-        size: of the image.
-
-    Returns:
-        (N, height, width) bool.
-    """
-    height, width = size
-    masks = torch.zeros(len(points), height, width, dtype=torch.bool, device=points.device)
-    ways = directions(points.device)
-    for mask, point, length in zip(masks, points, lengths, strict=True):
-        ends = length[:, None] * ways
-        left, top = (max(0, math.floor(value)) for value in (point + ends.amin(dim=0)).tolist())
-        right, bottom = (math.ceil(value) for value in (point + ends.amax(dim=0)).tolist())
-        x = torch.arange(left, max(left, min(right, width)), device=points.device) + 0.5 - point[0]
-        y = torch.arange(top, max(top, min(bottom, height)), device=points.device) + 0.5 - point[1]
-        if not len(x) or not len(y):
-            continue
-        turn = torch.atan2(x.expand(len(y), -1), y[:, None].expand(-1, len(x))) * (RAYS / (2 * math.pi)) % RAYS
-        first = turn.floor().long() % RAYS
-        a, b = ends[first], ends[(first + 1) % RAYS]  # the edge in the pixel's sector
-        edge = b - a
-        # on the same side of the edge as the point itself
-        side = edge[..., 0] * (y[:, None] - a[..., 1]) - edge[..., 1] * (x - a[..., 0])
-        origin = edge[..., 1] * a[..., 0] - edge[..., 0] * a[..., 1]
-        mask[top : top + len(y), left : left + len(x)] = side * origin.sign() >= 0
-    return masks
-
-
 @register("polarmask", Settings)
 class PolarMask(FCOSDetector):
     """See the module; the arguments are those of `FCOSDetector`."""
@@ -283,9 +249,10 @@ class PolarMask(FCOSDetector):
 
     def draw(
         self, outputs: PolarMaskOutputs, grid: Grid, candidates: Sequence[Candidates], sizes: Sequence[Size]
-    ) -> list[Tensor]:
+    ) -> list[OutlinedMasks]:
         lengths = flatten(outputs.rays).float()
+        ways = directions(lengths.device)
         return [
-            fill_outlines(grid.points[one.locations], lengths[image, one.locations], size)
+            OutlinedMasks(grid.points[one.locations], lengths[image, one.locations, :, None] * ways, size)
             for image, (one, size) in enumerate(zip(candidates, sizes, strict=True))
         ]

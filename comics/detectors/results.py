@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as rle
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from comics.classes import category_id
 from comics.detectors.base import Prediction
 
 
-def to_original(prediction: Prediction, size: tuple[int, int], original: tuple[int, int]) -> Prediction:
-    """`prediction` made at `size` (height, width), in the pixels of the `original` size."""
+def _masks(prediction: Prediction, size: tuple[int, int], original: tuple[int, int]) -> Iterator[Tensor]:
+    """Each mask of a prediction made at `size`, (height, width) bool, at the `original` size."""
     if size == original:
-        return prediction
-    scale = torch.tensor([original[1] / size[1], original[0] / size[0]], device=prediction["boxes"].device)
-    masks = prediction["masks"]
-    if len(masks):
-        masks = interpolate(masks[:, None].float(), size=original, mode="bilinear", align_corners=False)[:, 0] >= 0.5
+        yield from prediction["masks"]
+    elif "soft" in prediction:
+        yield from prediction["soft"].each(original)
     else:
-        masks = masks.new_zeros((0, *original))
-    return {**prediction, "boxes": prediction["boxes"] * scale.repeat(2), "masks": masks}
+        for mask in prediction["masks"]:
+            large = interpolate(mask[None, None].float(), size=original, mode="bilinear", align_corners=False)[0, 0]
+            yield large >= 0.5
 
 
-def coco_results(prediction: Prediction, image_id: int, boxes: bool = True) -> list[dict[str, Any]]:
+def coco_results(
+    prediction: Prediction,
+    image_id: int,
+    boxes: bool = True,
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None = None,
+) -> list[dict[str, Any]]:
     """`prediction` as entries of a COCO results file.
 
     Args:
-        prediction: in the pixels of the original image.
+        prediction: of one image.
         image_id: the image's id.
         boxes: whether the detector predicts boxes; without, entries have a segmentation only.
+        sizes: (height, width) at which it was made, and of the original image, where that is another; its masks are drawn one by
+            one.
     """
-    masks = prediction["masks"].to(torch.uint8).cpu().numpy()
-    codes = rle.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
-    corners = prediction["boxes"].double().cpu().numpy()
+    (height, width), original = sizes or ((1, 1), (1, 1))
+    masks = prediction["masks"] if sizes is None else _masks(prediction, (height, width), original)
+    codes = [rle.encode(np.asfortranarray(mask.to(torch.uint8).cpu().numpy())) for mask in masks]
+    scale = torch.tensor([original[1] / width, original[0] / height], dtype=torch.float64).repeat(2).numpy()
+    corners = prediction["boxes"].double().cpu().numpy() * scale
     entries = []
     mask_scores = prediction["mask_scores"].tolist() if "mask_scores" in prediction else None
     for index, (score, label) in enumerate(
@@ -73,7 +82,7 @@ def batch_results(
     return [
         entry
         for prediction, size, original, image_id in zip(predictions, sizes, original_sizes, image_ids, strict=True)
-        for entry in coco_results(to_original(prediction, _pair(size), _pair(original)), image_id, boxes)
+        for entry in coco_results(prediction, image_id, boxes, (_pair(size), _pair(original)))
     ]
 
 

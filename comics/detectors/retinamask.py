@@ -18,9 +18,10 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, sigmoid_f
 
 from comics.detectors.anchors import IGNORED, around_origin, decode, encode, flatten, match, place
 from comics.detectors.backbone import Extractor, build_extractor
-from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
-from comics.detectors.fcos import initialise, mean_over_ranks, paste_masks
+from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, prediction, register
+from comics.detectors.fcos import initialise, mean_over_ranks
 from comics.detectors.roi import MASK_SIDE, PyramidRoIAlign, box_mask_targets, class_masks, mask_loss, resized
+from comics.detectors.soft_masks import PastedMasks
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
@@ -270,7 +271,7 @@ class RetinaMask(Detector):
         labels = torch.cat([label for _, _, label in found])
         masks = class_masks(self._mask_logits(outputs.features, [box for box, _, _ in found]), labels).sigmoid()
         return [
-            Prediction(boxes=box, scores=score, labels=label, masks=paste_masks(mask, box, size))
+            prediction(box, score, label, PastedMasks(mask, box, size))
             for (box, score, label), mask, size in zip(
                 found, masks.split([len(score) for _, score, _ in found]), sizes, strict=True
             )

@@ -31,17 +31,18 @@ from comics.detectors.cells import (
     dice_loss,
     gaussian_init,
     resize,
+    seen,
     shrink,
     suppress_neighbours,
 )
 from comics.detectors.fcos import mean_over_ranks
+from comics.detectors.soft_masks import THRESHOLD, MapMasks
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
 MASK_STRIDES = (4, 4, 8, 16, 16)  # px between the pixels of each level's masks
 MASK_WEIGHT = 3.0  # lambda of equation 1
 PRIOR = 0.01  # probability of a class and of a mask's pixel at initialisation
-MASK_THRESHOLD = 0.5
 _CHUNK = 256  # masks drawn at once in inference
 
 
@@ -234,7 +235,7 @@ class SOLO(Detector):
             for part in best.split(_CHUNK) if len(best) else ():
                 drawn = self._draw(level, outputs.mask_features[level][image], cells[part])
                 drawn = resize(drawn[None], (shape[0], shape[1]))[0]
-                inside = drawn > MASK_THRESHOLD
+                inside = drawn > THRESHOLD
                 area = inside.flatten(1).sum(dim=1)
                 keep = area > least
                 quality = (drawn * inside).flatten(1).sum(dim=1)[keep] / area[keep]
@@ -243,23 +244,9 @@ class SOLO(Detector):
                 every_label.append(labels[part][keep])
         masks, found_scores, found_labels = torch.cat(every_mask), torch.cat(every_score), torch.cat(every_label)
         order = found_scores.argsort(descending=True, stable=True)[: self.inference.pre_nms_top]
-        alive = mask_nms(masks[order] > MASK_THRESHOLD, found_labels[order], self.inference.nms_threshold)
+        alive = mask_nms(masks[order] > THRESHOLD, found_labels[order], self.inference.nms_threshold)
         order = order[alive][: self.inference.max_detections]
-        drawn = self._enlarge(masks[order], size)
-        visible = drawn.flatten(1).any(dim=1)  # those that lay in the padding are dropped
-        order, drawn = order[visible], drawn[visible]
-        return Prediction(
-            boxes=boxes_of_masks(drawn), scores=found_scores[order], labels=found_labels[order], masks=drawn
-        )
-
-    def _enlarge(self, masks: Tensor, size: Size) -> Tensor:
-        """Masks (N, height, width), bool, from probabilities (N, H / 4, W / 4)."""
-        padded = (masks.shape[1] * self.strides[0], masks.shape[2] * self.strides[0])
-        parts = [masks.new_zeros(0, *size, dtype=torch.bool)]
-        for part in masks.split(16) if len(masks) else ():
-            large = functional.interpolate(part[None], size=padded, mode="bilinear", align_corners=False)[0]
-            parts.append(large[:, : size[0], : size[1]] > MASK_THRESHOLD)
-        return torch.cat(parts)
+        return seen(MapMasks(masks[order], size, self.strides[0]), found_scores[order], found_labels[order])
 
     def mask_map(self, outputs: SOLOOutputs) -> tuple[Tensor, int]:
         """The finest level's mask features."""
@@ -284,7 +271,7 @@ class SOLO(Detector):
             cells = torch.arange(grid**2, device=maps.device)
             boxes = []
             for one in coarse:
-                drawn = boxes_of_masks(self._draw(level, one, cells) > MASK_THRESHOLD) * (step * MASK_STRIDES[level])
+                drawn = boxes_of_masks(self._draw(level, one, cells) > THRESHOLD) * (step * MASK_STRIDES[level])
                 around = ((drawn[:, :2] <= centres) & (centres < drawn[:, 2:])).all(dim=1)
                 boxes.append(torch.where(around[:, None], drawn, squares))
             found.append(LevelProposals(torch.stack(boxes), locations))

@@ -26,15 +26,16 @@ from comics.detectors.cells import (
     assign_cells,
     block,
     boxes_of_cells,
-    boxes_of_masks,
     coordinates,
     dice_loss,
     draw_masks,
     gaussian_init,
     resize,
+    seen,
     shrink,
     suppress_neighbours,
 )
+from comics.detectors.soft_masks import THRESHOLD, MapMasks
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 from comics.ranks import as_of_all, mean_over_ranks, world
@@ -192,7 +193,6 @@ class SOLOv2(Detector):
         kernel_channels: of the mask feature map and the kernels (256).
         grids: cells a side of each level.
         score_threshold: lowest class probability of a cell that is drawn (0.1).
-        mask_threshold: lowest probability of a mask's pixels (0.5).
         update_threshold: lowest score behind matrix NMS (0.05).
         pre_nms_top: masks that enter matrix NMS (500).
         max_detections: kept an image (100).
@@ -213,7 +213,6 @@ class SOLOv2(Detector):
         kernel_channels: int = 256,
         grids: Sequence[int] = GRIDS,
         score_threshold: float = 0.1,
-        mask_threshold: float = 0.5,
         update_threshold: float = 0.05,
         pre_nms_top: int = 500,
         max_detections: int = 100,
@@ -226,7 +225,6 @@ class SOLOv2(Detector):
         self.mask_channels = kernel_channels
         self.grids = tuple(grids)
         self.score_threshold = score_threshold
-        self.mask_threshold = mask_threshold
         self.update_threshold = update_threshold
         self.pre_nms_top = pre_nms_top
         self.max_detections = max_detections
@@ -326,7 +324,8 @@ class SOLOv2(Detector):
         scores = matrix_nms(masks, labels, scores)
         keep = torch.where(scores >= self.update_threshold)[0]
         keep = keep[scores[keep].argsort(descending=True, stable=True)[: self.max_detections]]
-        return self._finish(kernels[:, cells[keep]], mask_features, labels[keep], scores[keep], size)
+        chosen = draw_masks(kernels[:, cells[keep]], mask_features).sigmoid()
+        return seen(MapMasks(chosen, size, self.strides[0]), scores[keep], labels[keep])
 
     def _chunks(self, kernels: Tensor, mask_features: Tensor, count: int) -> Iterator[Tensor]:
         """Mask probabilities, at most `count` at once: there can be thousands of cells."""
@@ -338,24 +337,11 @@ class SOLOv2(Detector):
         masks = [mask_features.new_zeros(0, *mask_features.shape[1:], dtype=torch.bool)]
         quality = [mask_features.new_zeros(0, dtype=torch.float32)]
         for probabilities in self._chunks(kernels, mask_features, _CHUNK):
-            inside = probabilities > self.mask_threshold
+            inside = probabilities > THRESHOLD
             masks.append(inside)
             area = inside.flatten(1).sum(dim=1).clamp(min=1)
             quality.append((probabilities * inside).flatten(1).sum(dim=1) / area)
         return torch.cat(masks), torch.cat(quality)
-
-    def _finish(self, kernels: Tensor, mask_features: Tensor, labels: Tensor, scores: Tensor, size: Size) -> Prediction:
-        """Masks at the image's size; those that vanish there (they lay in the padding) are dropped."""
-        stride = self.strides[0]
-        padded = (mask_features.shape[1] * stride, mask_features.shape[2] * stride)
-        parts = [mask_features.new_zeros(0, *size, dtype=torch.bool)]
-        for probabilities in self._chunks(kernels, mask_features, 16):
-            large = functional.interpolate(probabilities[None], size=padded, mode="bilinear", align_corners=False)[0]
-            parts.append(large[:, : size[0], : size[1]] > self.mask_threshold)
-        masks = torch.cat(parts)
-        visible = masks.flatten(1).any(dim=1)
-        masks = masks[visible]
-        return Prediction(boxes=boxes_of_masks(masks), scores=scores[visible], labels=labels[visible], masks=masks)
 
     def mask_map(self, outputs: SOLOv2Outputs) -> tuple[Tensor, int]:
         return outputs.mask_features, self.strides[0]

@@ -286,6 +286,8 @@ class TwoPhase(Detector):
             labels=order % shares.shape[1],
             masks=found["masks"][face],
         )
+        if "soft" in found:
+            both["soft"] = found["soft"][face]
         if "mask_scores" in found:
             both["mask_scores"] = (found["mask_scores"][:, None] * shares).flatten()[order]
         return both

@@ -18,8 +18,9 @@ from torchvision.ops import box_iou, clip_boxes_to_image
 
 from comics.detectors.anchors import IGNORED, around_origin, decode, encode, flatten, match, place
 from comics.detectors.backbone import Extractor, build_extractor
-from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
+from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, prediction, register
 from comics.detectors.fcos import mean_over_ranks
+from comics.detectors.soft_masks import MapMasks
 from comics.params import InferenceParams, ModelParams
 from comics.params.detectors import DetectorSettings
 
@@ -334,15 +335,6 @@ class YOLACT(Detector):
             found.append((boxes[chosen], scores[labels, place_of], labels, coefficients[image, kept[chosen]]))
         return found
 
-    def _enlarge(self, probabilities: Tensor, size: Size) -> Tensor:
-        """Masks (N, height, width), bool, of probabilities (N, h, w) cut to their boxes."""
-        padded = [side * self.mask_stride for side in probabilities.shape[-2:]]
-        masks = [probabilities.new_zeros(0, *size, dtype=torch.bool)]
-        for part in probabilities.split(16) if len(probabilities) else ():
-            large = functional.interpolate(part[None], size=padded, mode="bilinear", align_corners=False)[0]
-            masks.append(large[:, : size[0], : size[1]] > 0.5)
-        return torch.cat(masks)
-
     @torch.no_grad()
     def predict(self, outputs: YOLACTOutputs, sizes: Sequence[Size]) -> list[Prediction]:
         predictions = []
@@ -350,8 +342,7 @@ class YOLACT(Detector):
             drawn = self._combine(outputs.prototypes[image], coefficients).sigmoid()
             shape = (drawn.shape[1], drawn.shape[2])
             drawn = drawn * inside_boxes(boxes, shape, self.mask_stride)
-            masks = self._enlarge(drawn, sizes[image])
-            one = Prediction(boxes=boxes, scores=scores, labels=labels, masks=masks)
+            one = prediction(boxes, scores, labels, MapMasks(drawn, sizes[image], self.mask_stride, direct=True))
             factors = self._mask_factors(drawn, labels)
             if factors is not None:
                 one["mask_scores"] = scores * factors

@@ -30,7 +30,7 @@ def from_description(description: Any, name: str, source: str) -> ResolvedRun:
     """
     try:
         content = dict(description)
-        for version in ("code_version", "detector_code"):
+        for version in ("code_version", "detector_code", "prediction_code"):
             content.pop(version, None)
         dataset = dict(content.pop("dataset"))
         dataset_name, seed = str(dataset.pop("name")), int(content.pop("seed"))

@@ -41,6 +41,9 @@ TRAINING_CODE_VERSION = 7
 """Raised by hand when a change makes trained weights different: part of every digest, so that results are renewed.
 Training deliberately does not depend on source files, lest a docstring cost GPU hours."""
 
+PREDICTION_CODE_VERSION = 1
+"""Raised by hand when a change makes other predictions of the same weights: renews predictions, and trains nothing."""
+
 
 RULES = frozenset(
     {
@@ -184,6 +187,7 @@ class ResolvedRun(Block):
         run["inference"] = {key: value for key, value in run["inference"].items() if key != "batch_size"}
         return {
             "code_version": TRAINING_CODE_VERSION,
+            "prediction_code": PREDICTION_CODE_VERSION,
             **({"detector_code": code} if (code := type(self.model.settings).training_code) else {}),
             "dataset": {"name": self.dataset_name, **self.dataset.model_dump(mode="json", exclude=_NO_EFFECT_DATASET)},
             "seed": self.seed,
@@ -198,7 +202,7 @@ class ResolvedRun(Block):
     @cached_property
     def checkpoint_digest(self) -> str:
         """Names the run's weights: neither inference settings nor the other splits of an embedded dataset change them."""
-        decides = {key: value for key, value in self.description.items() if key != "inference"}
+        decides = {key: value for key, value in self.description.items() if key not in ("inference", "prediction_code")}
         trained = trained_from(self.dataset)
         if self.training.validation.decides:
             trained.pop("val", None)  # the best weights on that split are taken

@@ -81,7 +81,7 @@ def _components(description: dict[str, Any]) -> Iterator[str]:
     for part in ("views", "attention"):
         if part in description:
             yield part
-    yield from (part for part in ("coarse", "fine") if part in description.get("objective", {}))
+    yield from (part for part in ("coarse", "fine", "dual") if part in description.get("objective", {}))
 
 
 def _nearest(run: ResolvedRun, measured: list[Measured]) -> Measured | None:

@@ -18,9 +18,9 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from comics.detectors import build
-from comics.detectors.fcos import paste_masks
 from comics.detectors.mask_rcnn import Settings
 from comics.detectors.roi import box_mask_targets
+from comics.detectors.soft_masks import PastedMasks
 from comics.params import InferenceParams, ModelParams
 
 SIDE = 128  # a multiple of every stride: elsewhere torchvision spaces the anchors of P6 and P7 by a rounded stride
@@ -97,7 +97,7 @@ def masks_of_ours(monkeypatch):
     monkeypatch.setattr(
         transform,
         "paste_masks_in_image",
-        lambda masks, boxes, size: paste_masks(masks[:, 0], boxes, size)[:, None].float(),
+        lambda masks, boxes, size: PastedMasks(masks[:, 0], boxes, size).at(size)[:, None].float(),
     )
 
 

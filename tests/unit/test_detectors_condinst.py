@@ -16,10 +16,10 @@ from comics.detectors.condinst import (
     dice_loss,
     dynamic_masks,
     enlarge,
-    enlarge_masks,
     mass_centres,
 )
 from comics.detectors.fcos import flatten
+from comics.detectors.soft_masks import MapMasks
 
 
 def grouped(maps, stride, parameters, image, point, scale):
@@ -86,7 +86,7 @@ def test_masks_are_enlarged_as_a_whole_would_be():
     probabilities[2] = 1
     probabilities[3] = 0
     probabilities[3, 11, 0] = 0.9
-    masks = enlarge_masks(probabilities, 4, (45, 60))
+    masks = MapMasks(probabilities, (45, 60), 4, aligned=True).at((45, 60))
     whole = enlarge(probabilities, 4)[:, :45, :60]
     assert masks.shape == (6, 45, 60)
     assert torch.equal(masks[(whole - 0.5).abs() > 1e-5], (whole > 0.5)[(whole - 0.5).abs() > 1e-5])

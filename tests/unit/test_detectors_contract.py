@@ -73,6 +73,8 @@ def check(prediction, size):
     assert prediction["labels"].dtype == torch.int64
     assert prediction["masks"].shape == (count, *size)
     assert prediction["masks"].dtype == torch.bool
+    assert torch.equal(prediction["soft"].at(size), prediction["masks"])
+    assert prediction["soft"].at((2 * size[0], 3 * size[1])).shape == (count, 2 * size[0], 3 * size[1])
     assert (prediction["scores"].diff() <= 0).all()
     assert ((prediction["scores"] >= 0) & (prediction["scores"] <= 1)).all()
     if "mask_scores" in prediction:

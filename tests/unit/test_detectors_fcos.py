@@ -20,8 +20,8 @@ from comics.detectors.fcos import (
     giou_loss,
     grid_of,
     pad_targets,
-    paste_masks,
 )
+from comics.detectors.soft_masks import PastedMasks
 
 STRIDES = (8, 16, 32, 64, 128)
 
@@ -264,7 +264,7 @@ def test_pasted_masks_are_bilinear_samples():
     height, width = 50, 70
     boxes = torch.tensor([[3.2, 4.1, 40.7, 30.3], [0.0, 0.0, 70.0, 50.0], [10.0, 10.0, 11.0, 10.5], [69.2, 0, 70, 50]])
     probabilities = torch.rand(4, 14, 14)
-    masks = paste_masks(probabilities, boxes, (height, width))
+    masks = PastedMasks(probabilities, boxes, (height, width)).at((height, width))
     assert masks.shape == (4, height, width)
     y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
     for mask, probability, (left, top, right, bottom) in zip(masks, probabilities, boxes.tolist(), strict=True):

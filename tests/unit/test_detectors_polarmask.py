@@ -13,13 +13,13 @@ from scipy import ndimage
 from comics.detectors.polarmask import (
     SHORTEST,
     directions,
-    fill_outlines,
     iou_loss,
     largest_parts,
     polar_centerness,
     polar_iou_loss,
     ray_lengths,
 )
+from comics.detectors.soft_masks import OutlinedMasks
 
 
 def largest_by_scipy(mask):
@@ -97,22 +97,26 @@ def test_filling_is_that_of_the_polygon():
     points = torch.tensor([[20.3, 18.2], [3.0, 4.0], [30.0, 25.0]])
     lengths = torch.rand(3, 36) * 12 + 1
     lengths[2] = SHORTEST
-    found = fill_outlines(points, lengths, (40, 44))
-    wrong = 0
-    for point, length, mask in zip(points, lengths, found, strict=True):
-        corners = (point + length[:, None] * directions()).tolist()
-        for y in range(40):
-            for x in range(44):
-                wrong += bool(mask[y, x]) != inside_polygon(x + 0.5, y + 0.5, corners)
-    assert wrong == 0
-    assert found[0].any()
-    assert fill_outlines(points[:0], lengths[:0], (4, 5)).shape == (0, 4, 5)
+    outlines = OutlinedMasks(points, lengths[..., None] * directions(), (40, 44))
+    for height, width in ((40, 44), (61, 57)):  # at the network's size, and at another
+        found = outlines.at((height, width))
+        wrong = 0
+        for point, length, mask in zip(points, lengths, found, strict=True):
+            corners = (point + length[:, None] * directions()).tolist()
+            for y in range(height):
+                for x in range(width):
+                    place = ((x + 0.5) * 44 / width, (y + 0.5) * 40 / height)
+                    wrong += bool(mask[y, x]) != inside_polygon(*place, corners)
+        assert wrong == 0
+        assert found[0].any()
+    assert outlines[torch.tensor([], dtype=torch.int64)].at((4, 5)).shape == (0, 4, 5)
 
 
 def test_a_face_survives_its_rays():
     target = target_of([[10, 8, 50, 60]], [0], 64, 64)
     point = torch.tensor([[30.0, 34.0]])
-    mask = fill_outlines(point, ray_lengths(target["masks"], torch.tensor([0]), point), (64, 64))[0]
+    rays = ray_lengths(target["masks"], torch.tensor([0]), point)[..., None] * directions()
+    mask = OutlinedMasks(point, rays, (64, 64)).at((64, 64))[0]
     both, either = (mask & target["masks"][0]).sum(), (mask | target["masks"][0]).sum()
     assert float(both / either) > 0.96
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from detector_scenes import target_of
 
-from comics.detectors.fcos import paste_masks
 from comics.detectors.roi import (
     PyramidRoIAlign,
     box_mask_targets,
@@ -18,6 +17,7 @@ from comics.detectors.roi import (
     mask_loss,
     shares_inside,
 )
+from comics.detectors.soft_masks import PastedMasks
 
 
 def test_levels_are_equation_1():
@@ -71,7 +71,7 @@ def test_exact_pasting_keeps_a_mask(side):
     for shift in (0.0, 0.25, 0.4, 0.7):
         target = target_of([[20 + shift, 22 + shift, 20 + shift + side, 22 + shift + 1.2 * side]], [0], 160, 160)
         crop = box_mask_targets([target], [target["boxes"]], [torch.tensor([0])], 28)
-        (mask,) = paste_masks(crop, target["boxes"], (160, 160))
+        (mask,) = PastedMasks(crop, target["boxes"], (160, 160)).at((160, 160))
         both, either = (mask & target["masks"][0]).sum(), (mask | target["masks"][0]).sum()
         ious.append(float(both / either))
     assert min(ious) > {8: 0.8, 16: 0.9, 32: 0.95, 100: 0.97}[side]

@@ -219,3 +219,12 @@ def test_a_copy_of_a_run_has_a_digest_of_its_own(params: Params) -> None:
     assert before[0] != copied.digest
     assert before[1] != copied.checkpoint_digest
     assert (run.digest, run.checkpoint_digest) == before
+
+
+def test_other_predictions_are_of_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = load(ROOT / "params.yaml").resolve("blendmask")
+    before = run.digest, run.checkpoint_digest
+    monkeypatch.setattr("comics.params.resolve.PREDICTION_CODE_VERSION", 1000)
+    run = load(ROOT / "params.yaml").resolve("blendmask")
+    assert run.digest != before[0]
+    assert run.checkpoint_digest == before[1]
