@@ -75,7 +75,7 @@ _MM_MASK_RCNN = _rules(
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(\w+)", r"roi_head.mask_head.conv_logits.\1"),
 )
 _MM_MS_RCNN = _rules(
-    (r"mask_iou_head\.convs\.(\d)\.(\w+)", r"roi_head.mask_iou_head.convs.\1.conv.\2"),
+    (r"mask_iou_head\.convs\.(\d)\.(\w+)", r"roi_head.mask_iou_head.convs.\1.\2"),
     (r"mask_iou_head\.linears\.(\d)\.(\w+)", r"roi_head.mask_iou_head.fcs.\1.\2"),
     (r"mask_iou_head\.iou\.(\w+)", r"roi_head.mask_iou_head.fc_mask_iou.\1"),
 )

@@ -184,7 +184,7 @@ _POLARMASK = _rules(
     (r"bbox_head\.scales_mask\.(\d)\.scale", r"ray_scales.\1.scale"),
 )
 _MASK_IOU = _rules(
-    (r"roi_head\.mask_iou_head\.convs\.(\d)\.conv\.(\w+)", r"mask_iou_head.convs.\1.\2"),
+    (r"roi_head\.mask_iou_head\.convs\.(\d)\.(\w+)", r"mask_iou_head.convs.\1.\2"),
     (r"roi_head\.mask_iou_head\.fcs\.(\d)\.(\w+)", r"mask_iou_head.linears.\1.\2"),
     (r"roi_head\.mask_iou_head\.fc_mask_iou\.(\w+)", r"mask_iou_head.iou.\1"),
 )

@@ -260,7 +260,7 @@ def ms_rcnn_names(classes: int) -> Names:
     names.add("roi_head.mask_head.upsample.bias", 32)
     names.layer("roi_head.mask_head.conv_logits", classes, 32, 1, 1)
     for index in range(4):
-        names.layer(f"roi_head.mask_iou_head.convs.{index}.conv", 32, 32 if index else 33, 3, 3)
+        names.layer(f"roi_head.mask_iou_head.convs.{index}", 32, 32 if index else 33, 3, 3)
     names.layer("roi_head.mask_iou_head.fcs.0", 128, 32 * 49)
     names.layer("roi_head.mask_iou_head.fcs.1", 128, 128)
     names.layer("roi_head.mask_iou_head.fc_mask_iou", classes, 128)
