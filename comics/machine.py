@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -32,3 +34,10 @@ def peak_resident() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def release_memory() -> None:
+    """Give memory that was freed back to the system, where glibc's allocator keeps it: between pieces of work by several threads it
+    keeps as much as they took."""
+    with suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)

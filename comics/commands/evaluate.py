@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from comics.commands.bars import bars
+from comics.errors import UserError
 
 INTERVAL_HEADER = ("task", "class", "metric", "value", "low", "high")
 DIFFERENCE_HEADER = ("task", "metric", "first", "second", "difference", "low", "high", "p")
@@ -28,6 +29,9 @@ def evaluate(
             "--bootstrap", min=1, help="Resamples of images, for 95 % intervals; with --output in .intervals.csv."
         ),
     ] = None,
+    intervals_file: Annotated[
+        Path | None, typer.Option("--intervals", help="CSV to write the intervals to, with or without --output.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     details: Annotated[
         Path | None,
@@ -43,6 +47,8 @@ def evaluate(
     from comics.files import require_there
     from comics.provenance import made_by, made_elsewhere, require_intact, write_sidecar
 
+    if intervals_file is not None and resamples is None:
+        raise UserError("--intervals: there are none without --bootstrap.", "Add --bootstrap 1000.")
     for path in (ground_truth, detections):
         require_there(path)
     require_intact(detections, _CHANGED)
@@ -65,11 +71,11 @@ def evaluate(
         write_scores(output, scores)
         write_sidecar(output, fields)
         print(output)
-    if output is not None and intervals is not None:
-        path = output.with_suffix(".intervals.csv")
-        write_table(path, INTERVAL_HEADER, map(astuple, intervals))
-        write_sidecar(path, {**fields, "bootstrap": resamples, "bootstrap_seed": seed})
-        print(path)
+    of_intervals = intervals_file or (output and output.with_suffix(".intervals.csv"))
+    if of_intervals is not None and intervals is not None:
+        write_table(of_intervals, INTERVAL_HEADER, map(astuple, intervals))
+        write_sidecar(of_intervals, {**fields, "bootstrap": resamples, "bootstrap_seed": seed})
+        print(of_intervals)
     if details is not None:
         from comics.evaluation.details import write_details
 

@@ -27,6 +27,7 @@ from comics.errors import UserError
 from comics.evaluation.layout import UNSET, Content, Detection, Struct, read_layout, read_parts
 from comics.evaluation.rle import JoinedTexts, Texts, as_text, filled, pixels
 from comics.files import parsed_json, read_json
+from comics.machine import release_memory
 
 Source = str | os.PathLike[str]
 Floats = NDArray[np.float64]
@@ -181,6 +182,7 @@ def in_parts(truth: GroundTruth, found: Detections, most: int | None = None) -> 
         stop = max(first + 1, int(np.searchsorted(ends, ends[first] + most, side="right")) - 1)
         ours, theirs = detections[ends[first] : ends[stop]], annotations[of_truth[first] : of_truth[stop]]
         yield Part(truth.part(theirs, first, stop), found.part(ours, first), first, theirs, ours)
+        release_memory()
         first = stop
 
 
@@ -292,6 +294,7 @@ def _joined(name: str, truth: GroundTruth, parts: Iterator[tuple[bytes, list[Det
                 raise UserError(f"{name}: detections[{lacks}].{called}: missing: other entries have it.")
         checked.append(part)
         first += len(part.images)
+    release_memory()
 
     def column(field: str) -> Any:
         values = [getattr(part, field) for part in checked]

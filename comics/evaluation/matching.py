@@ -23,6 +23,7 @@ from comics.evaluation.classification import Points
 from comics.evaluation.inputs import Detections, GroundTruth, Part, collection_paused, in_parts
 from comics.evaluation.lrp import TAU
 from comics.evaluation.verdicts import paired_ious
+from comics.machine import release_memory
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -454,22 +455,25 @@ def _hotcoco_in_parts(truth: GroundTruth, found: Detections, tasks: Sequence[Tas
     import hotcoco
 
     known = list(_with_objects(truth))
-    streams: dict[Task, Any] = {}
-    pairs: dict[Task, list[_Pairs]] = {task: [] for task in tasks}
-    for task in tasks:
+    numbers = [number for number, _ in known]
+    for task in tasks:  # one after the other, since what a stream holds grows with the detections
         params = hotcoco.Params(IOU_TYPES[task])
         _settings(params, areas, IOU_THRESHOLDS.tolist())
-        streams[task] = hotcoco.StreamingEval(_categories(truth), IOU_TYPES[task], params=params)
-    for part in in_parts(truth, found):
-        gt = _hotcoco_truth(part.truth, "segmentation" in tasks)
-        dt = _hotcoco_results(gt, part.truth, part.found, "segmentation" in tasks)
-        for task in tasks:
+        stream = hotcoco.StreamingEval(_categories(truth), IOU_TYPES[task], params=params)
+        pairs: list[_Pairs] = []
+        for part in in_parts(truth, found):
             images, annotations, results, masks = _batch(part, task)
-            streams[task].update(images, annotations, results, segmentation=masks)
-            evaluator = _evaluator(gt, dt, part.truth, task, [number for number, _ in known], areas[:1], [TAU])
-            pairs[task].append(_counted(evaluator).numbered(part.detections, part.annotations))
-    for task in tasks:
-        precision, of_task = _precision(streams[task].finalize()), _Pairs.joined(pairs[task])
+            stream.update(images, annotations, results, segmentation=masks)
+            gt = _hotcoco_truth(part.truth, task == "segmentation")
+            dt = _hotcoco_results(gt, part.truth, part.found, task == "segmentation")
+            evaluator = _evaluator(gt, dt, part.truth, task, numbers, areas[:1], [TAU])
+            pairs.append(_counted(evaluator).numbered(part.detections, part.annotations))
+            del images, annotations, results, masks, gt, dt, evaluator  # before memory is given back
+        of_task = _Pairs.joined(pairs)
+        del pairs
+        precision = _precision(stream.finalize())
+        del stream
+        release_memory()
         for number, category in known:
             chosen = of_task.of(found.category_ids[of_task.detections] == category)
             yield category, task, precision[:, :, number - 1], chosen

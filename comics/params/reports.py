@@ -309,6 +309,8 @@ class DatasetsMatrix(Block):
     """Boxes or masks."""
     metric: Metric = "AP"
     """What the cells hold."""
+    intervals: bool = False
+    """Whether cells of one seed have a 95 % interval: from 1,000 resamples of the test images."""
     style: ChartStyle = ChartStyle()
 
 

@@ -78,6 +78,8 @@ RULES = frozenset(
         "predict_other",
         "render_generalisation",
         "render_robustness",
+        "resample",
+        "resample_across",
         "robustness",
         "study",
         "table",

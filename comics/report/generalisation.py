@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from comics.errors import UserError
 from comics.files import write_text
 from comics.params import DatasetsMatrix, ForgeriesMatrix, Params, ResolvedRun
+from comics.provenance import require_intact
 from comics.report.breakdowns import read_breakdown
-from comics.report.results import details_path, read_scores, require, resolved_runs, scores_path
+from comics.report.results import details_path, intervals_path, read_scores, require, resolved_runs, scores_path
 from comics.report.style import (
     SPLIT_NAMES,
     higher_is_better,
@@ -45,10 +46,12 @@ class Cell:
     Attributes:
         values: one a seed that defines it, as fractions.
         relation: what it is to the run: `OWN`, `OTHER`, `HAD` or `LACKED`.
+        interval: 95 % over images of the one seed's value, where the matrix has them.
     """
 
     values: tuple[float, ...]
     relation: str
+    interval: tuple[float, float] | None = None
 
     @property
     def marked(self) -> bool:
@@ -56,10 +59,13 @@ class Cell:
         return self.relation in (OWN, LACKED)
 
     def text(self, latex: bool = False) -> str:
-        """Percent, with the standard deviation over seeds where there are several."""
+        """Percent, with the standard deviation over seeds where there are several, or else the interval."""
         if not self.values:
             return "--" if latex else "–"
         mean = f"{100 * fmean(self.values):.1f}"
+        if self.interval is not None:
+            low, high = self.interval
+            return f"{mean} [{100 * low:.1f}, {100 * high:.1f}]"
         if len(self.values) == 1:
             return mean
         plus_minus = r"$\pm$" if latex else "±"
@@ -99,11 +105,22 @@ def sources(params: Params, name: str) -> list[tuple[Path, ResolvedRun]]:
         for run in matrix.runs
         for one in resolved_runs(params, run)
         for path in (
-            [scores_path(one, matrix.split, test) for test in _tests(params, run)]
+            [
+                path_of(one, matrix.split, test)
+                for test in _tests(params, run)
+                for path_of in (
+                    (scores_path, intervals_path) if _has_intervals(params, matrix, run) else (scores_path,)
+                )
+            ]
             if isinstance(matrix, DatasetsMatrix)
             else [details_path(one, matrix.split, "by_forgery")]
         )
     ]
+
+
+def _has_intervals(params: Params, matrix: DatasetsMatrix, run: str) -> bool:
+    """Whether cells of `run` have intervals over images: several seeds tell more, and stand in their place."""
+    return matrix.intervals and len(params.seeds(run)) == 1
 
 
 def _tests(params: Params, run: str) -> list[str]:
@@ -143,8 +160,24 @@ def _tested(params: Params, matrix: DatasetsMatrix, run: str, root: Path) -> Lin
         found = (read_scores(root / scores_path(one, matrix.split, test)) for one in resolved)
         values = [of_seed.get((matrix.task, "all", matrix.metric)) for of_seed in found]
         relation = OWN if test == resolved[0].dataset_name else OTHER
-        cells[test] = Cell(tuple(value for value in values if value is not None), relation)
+        interval = _interval(resolved[0], matrix, test, root) if _has_intervals(params, matrix, run) else None
+        cells[test] = Cell(tuple(value for value in values if value is not None), relation, interval)
     return Line(f"{_title(params, run)}, {resolved[0].dataset_name}", resolved, cells)
+
+
+def _interval(run: ResolvedRun, matrix: DatasetsMatrix, test: str, root: Path) -> tuple[float, float] | None:
+    """The 95 % interval of the matrix's metric; None where it is undefined."""
+    path = intervals_path(run, matrix.split, test)
+    renew = f"Renew with: snakemake --force {path}"
+    require_intact(root / path, renew)
+    try:
+        with (root / path).open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                if (line["task"], line["class"], line["metric"]) == (matrix.task, "all", matrix.metric):
+                    return float(line["low"]), float(line["high"])
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: no intervals ({error!r}).", renew) from None
+    return None
 
 
 def _by_kind(run: ResolvedRun, matrix: ForgeriesMatrix, root: Path) -> dict[str, float | None]:
@@ -178,6 +211,8 @@ def caption(params: Params, name: str) -> str:
     what = f"{matrix.metric}, {task_word(matrix.task).lower()}, {SPLIT_NAMES[matrix.split].lower()}, percent, {told}"
     if isinstance(matrix, DatasetsMatrix):
         rule = "Rows: a run and the dataset it was trained on; columns: what it was tested on, its own framed."
+        if any(_has_intervals(params, matrix, run) for run in matrix.runs):
+            rule += " In brackets: 95 % intervals over images of the test."
     else:
         rule = (
             "Columns: the faces of a kind of forgery; framed: kinds that training lacked. The last two are means over the kinds "
@@ -227,7 +262,22 @@ def to_csv(params: Params, name: str, columns: Sequence[str], lines: Sequence[Li
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     tested = "tested_on" if isinstance(matrix, DatasetsMatrix) else "forgery"
-    writer.writerow(["run", "trained_on", tested, "relation", "split", "task", "metric", "seeds", "mean", "deviation"])
+    writer.writerow(
+        [
+            "run",
+            "trained_on",
+            tested,
+            "relation",
+            "split",
+            "task",
+            "metric",
+            "seeds",
+            "mean",
+            "deviation",
+            "low",
+            "high",
+        ]
+    )
     for run, line in zip(matrix.runs, lines, strict=True):
         for column in columns:
             cell = line.cells.get(column)
@@ -242,6 +292,7 @@ def to_csv(params: Params, name: str, columns: Sequence[str], lines: Sequence[Li
                 len(cell.values),
                 f"{100 * fmean(cell.values):.10g}",
                 deviation,
+                *("" if cell.interval is None else f"{100 * cell.interval[bound]:.10g}" for bound in (0, 1)),
             )
             writer.writerow([run, line.runs[0].dataset_name, thing, cell.relation, *shown])
     return text.getvalue()
@@ -258,7 +309,8 @@ def draw(params: Params, name: str, columns: Sequence[str], lines: Sequence[Line
 
     matrix = matrix_of(params, name)
     style = matrix.style
-    width = min(style.width, 2.2 + 0.85 * len(columns))
+    intervals = any(cell.interval is not None for _, _, cell in _places(columns, lines))
+    width = min(style.width, 2.2 + (1.3 if intervals else 0.85) * len(columns))
     with canvas(width, style.height or 0.75 + 0.3 * len(lines), style.font_size) as drawing:
         _heat_map(drawing, matrix, columns, lines, style.font_size)
         return save(drawing, output, sentence(matrix.caption), _digests(lines))

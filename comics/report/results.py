@@ -81,6 +81,11 @@ def detections_path(run: ResolvedRun, split: str, test: str | None = None) -> Pa
     return _tested(run, test) / f"{split}.detections.json"
 
 
+def intervals_path(run: ResolvedRun, split: str, test: str | None = None) -> Path:
+    """95 % intervals over images of the scores at `scores_path`, from the project's root."""
+    return _tested(run, test) / f"{split}.intervals.csv"
+
+
 def details_path(run: ResolvedRun, split: str, name: str) -> Path:
     """A breakdown of the scores of `run` on `split` (``errors``, ``by_size``, ...), from the project's root."""
     return run.folder / f"{split}.details" / f"{name}.csv"

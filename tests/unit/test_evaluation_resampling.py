@@ -432,6 +432,13 @@ class TestCommands:
         assert list(one.values.values()) == pytest.approx(list(other.values.values()), nan_ok=True)
         with (tmp_path / "out" / "val.intervals.csv").open(newline="") as file:
             assert {row["task"] for row in csv.DictReader(file)} == {"detection", "segmentation"}
+        alone = tmp_path / "alone.csv"
+        self.run("evaluate", ground_truth, found, "--bootstrap", 5, "--seed", 3, "--intervals", alone)
+        assert alone.read_bytes() == (tmp_path / "out" / "val.intervals.csv").read_bytes()
+        assert json.loads(Path(f"{alone}.meta.json").read_text())["bootstrap"] == 5
+        refused = CliRunner().invoke(app(), ["evaluate", str(ground_truth), str(found), "--intervals", str(alone)])
+        assert isinstance(refused.exception, UserError)
+        assert "--bootstrap" in refused.exception.remedy
         names = {path.name for path in details.iterdir()}
         sidecars = {name for name in names if name.endswith(".meta.json")}
         assert sidecars == {f"{name}.meta.json" for name in names if name.endswith(".csv")}

@@ -280,6 +280,7 @@ def test_generalisation_is_planned_with_its_datasets_and_starts(project: Path, r
     assert (jobs["train"], jobs["train_on_another"]) == (2, 2)  # each with a start on its own dataset
     assert (jobs["predict_across"], jobs["evaluate_across"]) == (2, 2)
     assert (jobs["evaluate"], jobs["evaluate_on_another"]) == (1, 1)
+    assert (jobs["resample"], jobs["resample_across"]) == (2, 2)
     assert "Evaluate crowd_blendmask of crowd, seed 0, on test_dev of mini" in done.stdout
     assert not set(planned(run("snakemake", "-n", cwd=project).stdout)) & {"train_on_another", "predict_across"}
 

@@ -149,6 +149,48 @@ use rule evaluate_elsewhere as evaluate_across with:
         "Evaluate {wildcards.run} of {wildcards.dataset}, seed {wildcards.seed}, on {wildcards.split} of {wildcards.test}"
 
 
+rule resample_across:
+    """Intervals over images of a run's scores on a dataset that it was not trained on."""
+    input:
+        annotations="data/{test}/{split}/annotations.json",
+        detections=rules.predict_across.output.detections,
+        sidecar=rules.predict_across.output.sidecar,
+        code=sources("evaluation"),
+    output:
+        intervals=ensure(f"{FOLDER_ON_ANOTHER}/on_{{test}}/{{split}}.intervals.csv", non_empty=True),
+        sidecar=ensure(f"{FOLDER_ON_ANOTHER}/on_{{test}}/{{split}}.intervals.csv.meta.json", non_empty=True),
+    log:
+        f"{LOGS_ON_ANOTHER}/resample_{{test}}_{{split}}.log",
+    benchmark:
+        f"{LOGS_ON_ANOTHER}/resample_{{test}}_{{split}}.tsv"
+    wildcard_constraints:
+        dataset="|".join(PARAMS.file.datasets),
+        test="|".join(PARAMS.file.datasets),
+    message:
+        "Resample the images of {wildcards.test} for {wildcards.run} of {wildcards.dataset}, seed {wildcards.seed}"
+    shell:
+        "comics evaluate {input.annotations} {input.detections:q} --bootstrap 1000 --intervals {output.intervals} &> {log}"
+
+
+use rule resample_across as resample with:
+    input:
+        annotations="data/{dataset}/{split}/annotations.json",
+        detections=f"{FOLDER_ON_ANOTHER}/{{split}}.detections.json",
+        sidecar=f"{FOLDER_ON_ANOTHER}/{{split}}.detections.json.meta.json",
+        code=sources("evaluation"),
+    output:
+        intervals=ensure(f"{FOLDER_ON_ANOTHER}/{{split}}.intervals.csv", non_empty=True),
+        sidecar=ensure(f"{FOLDER_ON_ANOTHER}/{{split}}.intervals.csv.meta.json", non_empty=True),
+    log:
+        f"{LOGS_ON_ANOTHER}/resample_{{split}}.log",
+    benchmark:
+        f"{LOGS_ON_ANOTHER}/resample_{{split}}.tsv"
+    wildcard_constraints:
+        dataset="|".join(PARAMS.file.datasets),
+    message:
+        "Resample the images of {wildcards.dataset} for {wildcards.run}, seed {wildcards.seed}"
+
+
 rule render_generalisation:
     """A matrix as table and figure."""
     input:

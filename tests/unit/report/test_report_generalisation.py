@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import comics.results
+from comics.commands.evaluate import INTERVAL_HEADER
 from comics.errors import UserError
 from comics.evaluation.breakdowns import GROUP_HEADER
 from comics.evaluation.scores import write_table
@@ -16,7 +17,7 @@ from comics.params import METRICS, TASKS
 from comics.params.resolve import REPORTS
 from comics.provenance import write_sidecar
 from comics.report import generalisation, page
-from comics.report.results import NotMade, details_path, resolved_runs, scores_path
+from comics.report.results import NotMade, details_path, intervals_path, resolved_runs, scores_path
 
 KINDS = ("attribute", "inner", "swap", "synthesis")
 
@@ -29,6 +30,15 @@ def scores(project: Any, run: str, seed: int, test: str | None, value: float) ->
     write_table(path, ["task", "class", *METRICS, "oLRP_threshold"], rows)
     write_sidecar(path, {"digest": one.digest, "dataset": one.dataset_name})
     return path
+
+
+def interval(project: Any, run: str, test: str | None, low: float, high: float) -> None:
+    """An interval of `run` on the dataset `test`, of the AP of masks."""
+    (one,) = resolved_runs(project.params, run)
+    path = project.root / intervals_path(one, "test_dev", test)
+    lines = [[task, cls, "AP", 0.5, low, high] for task, cls in (("segmentation", "all"),)]
+    write_table(path, INTERVAL_HEADER, [["detection", "all", "AP", 0.5, 0.0, 1.0], *lines])
+    write_sidecar(path, {"digest": one.digest, "dataset": one.dataset_name})
 
 
 def kinds(project: Any, run: str, values: dict[str, float | None]) -> None:
@@ -53,8 +63,13 @@ def test_a_run_is_tested_on_its_own_dataset_and_on_others(project, tmp_path):
         scores(project, "mini_blendmask", seed, None, own)
         scores(project, "mini_blendmask", seed, "crowd", other)
     for run in ("mini_comics", "crowd_blendmask", "crowd_comics"):
+        other_dataset = "mini" if run.startswith("crowd") else "crowd"
         scores(project, run, 0, None, 0.7)
-        scores(project, run, 0, "mini" if run.startswith("crowd") else "crowd", 0.2)
+        scores(project, run, 0, other_dataset, 0.2)
+        interval(project, run, None, 0.61, 0.79)
+        with pytest.raises(NotMade, match=r"test_dev\.intervals\.csv: no such result"):
+            generalisation.render(project.params, "datasets", tmp_path, project.root)
+        interval(project, run, other_dataset, 0.11, 0.29)
     paths = generalisation.render(project.params, "datasets", tmp_path, project.root)
     assert sorted(path.suffix for path in paths) == sorted([".tex", ".md", ".csv", ".pdf", ".svg", ".png"])
     found = cells(tmp_path / "datasets.csv", "tested_on")
@@ -65,7 +80,13 @@ def test_a_run_is_tested_on_its_own_dataset_and_on_others(project, tmp_path):
     assert float(other["deviation"]) == pytest.approx(20 / 2**0.5)
     assert found["crowd_blendmask", "crowd"]["trained_on"] == "crowd"
     assert found["crowd_blendmask", "crowd"]["relation"] == "its own"
-    assert "**70.0 ± 14.1** | 40.0 ± 14.1" in (tmp_path / "datasets.md").read_text()
+    text = (tmp_path / "datasets.md").read_text()
+    assert "**70.0 ± 14.1** | 40.0 ± 14.1" in text  # of several seeds, their deviation
+    assert "20.0 [11.0, 29.0] | **70.0 [61.0, 79.0]**" in text
+    assert "In brackets: 95 % intervals over images" in text
+    one_seed = found["crowd_comics", "mini"]
+    assert (float(one_seed["low"]), float(one_seed["high"])) == (pytest.approx(11), pytest.approx(29))
+    assert found["mini_blendmask", "mini"]["low"] == ""
     # As numbers, too, and in the page.
     frame = comics.results.load(project.params, project.root)
     chosen = frame[(frame.run == "crowd_comics") & (frame.metric == "AP") & (frame["class"] == "all")]

@@ -141,6 +141,24 @@ def test_the_gallery_switches_masks_boxes_and_scores_and_runs(opened):
     assert opened.count("#gallery-photos image") == opened.count("#gallery-photos image[href^='data:image/jpeg']") == 6
 
 
+def test_the_gallery_shows_the_images_with_one_kind_of_error(opened, shared):
+    text = (shared.root / "reports/index.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    place = next(number for number, one in enumerate(data["gallery"]) if one.get("photos") and one.get("runs"))
+    photos, run = data["gallery"][place]["photos"], data["gallery"][place]["runs"][-1]["name"]
+    opened.choose("#gallery-choice", str(place))
+    counts = {"miss": sum(bool(photo["missed"].get(run)) for photo in photos)}
+    for kind in ("wrong class", "false alarm", "found again"):
+        counts[kind] = sum(any(face["kind"] == kind for face in photo["found"][run]) for photo in photos)
+    assert len({*counts.values()}) > 1
+    for kind, count in counts.items():
+        opened.choose("#gallery-error", kind)
+        assert opened.count("#gallery-photos figure") == count
+        assert opened.text("#gallery-status") == f"{count} of {len(photos)} images"
+    opened.choose("#gallery-error", "")
+    assert opened.count("#gallery-photos figure") == len(photos)
+
+
 TAGS = """(() => [...document.querySelectorAll('#gallery-photos svg')].map(svg => {
   const boxes = [...svg.querySelectorAll('.tag rect')].map(one => one.getBoundingClientRect());
   let pairs = 0;
