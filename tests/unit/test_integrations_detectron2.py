@@ -301,6 +301,19 @@ def test_configuration(there, tmp_path):
         Comics(run_of(tmp_path, options=["MODEL.NONE", "1"]))
 
 
+def test_a_trained_network_reads_no_initial_weights(there, tmp_path, monkeypatch):
+    read = []
+    checkpointer = SimpleNamespace(DetectionCheckpointer=lambda model: SimpleNamespace(load=read.append))
+    monkeypatch.setitem(sys.modules, "detectron2.checkpoint", checkpointer)
+    run = run_of(tmp_path, components=(), weights="theirs.pth")
+    Comics(run)
+    assert read == ["theirs.pth"]
+    trained = run.from_checkpoint()
+    Comics(trained)
+    assert read == ["theirs.pth"]
+    assert from_description(run.description, "theirs", "model.pt").from_checkpoint().model.settings.weights == "none"
+
+
 LAZY = """
 from .models.fcos import model
 

@@ -39,6 +39,9 @@ class Detectron2Settings(DetectorSettings):
     options: list[str] = Field([])
     """Keys and values, by turns, that are laid on the configuration."""
 
+    def of_checkpoint(self) -> Detectron2Settings:
+        return self.model_copy(update={"weights": "none"})
+
     def contents(self) -> dict[str, str]:
         return {"config": content_of(Path(self.config))} if self.config else {}
 
