@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from detector_scenes import random_boxes, scenes
 from safetensors import safe_open
 from test_weights_transfer import SMALL, Names, blendmask_names
 from torch import nn
@@ -158,6 +160,31 @@ def test_values_end_where_they_should(file):
     assert batch_norm.num_batches_tracked == 7
     with torch.no_grad():
         assert len(model.eval().predict(torch.rand(1, 3, 64, 64), [(64, 64)])) == 1
+
+
+def test_training_goes_on_from_it(file):
+    """Two steps of `authors_code`: every part learns or follows, queues move on from where they were."""
+    _, path = file
+    model = Comics(run_of(weights=str(path))).train()
+    model.done = 0.95  # behind its ramp
+    images, targets, sizes = scenes([random_boxes(n, 64, 96, n, 12) for n in (2, 3)], 64, 96)
+    for target in targets:
+        target["labels"] = torch.arange(len(target["labels"])) % 2
+    batch = SimpleNamespace(images=images, keys=None, targets=targets, sizes=sizes)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+    for _ in range(2):
+        result = model.losses(batch)
+        assert result.total.isfinite()
+        optimiser.zero_grad()
+        result.total.backward()
+        optimiser.step()
+        model.after_step()
+    after = model.state_dict()
+    for name in ("attention.branch.0.weight", "attention.spatial.weight", "attention.post.0.running_mean"):
+        assert not torch.equal(after[name], before[name]), name
+        assert not torch.equal(after[f"momentum.module.{name}"], before[f"momentum.module.{name}"]), name
+    assert not torch.equal(after["fine_projection.weight"], before["fine_projection.weight"])
 
 
 def test_an_unknown_key_is_reported_by_name(file, tmp_path):
