@@ -122,6 +122,8 @@ def transfer(detector: Detector, name: str, checkpoint: Checkpoint) -> tuple[dic
         if target and CLASS_LAYERS.search(target):
             tensor, extra = class_rows(checkpoint.family, target, original)
             note = note or extra
+        if tensor.ndim == 0 and target in state and state[target].shape == (1,):  # mmdetection's scales of levels
+            tensor = tensor.view(1)
         entry = _judge(source, target, note, tensor, original, state, taken)
         if entry.status == "used":
             if target.endswith("conv1.weight") and tensor.ndim == 4 and tensor.shape[1] == 3:

@@ -1,4 +1,4 @@
-"""SOLO, YOLACT, YOLACT++, CenterMask's and MS R-CNN's mask heads and RetinaMask's loss beside their authors' code.
+"""SOLO, PolarMask, YOLACT, YOLACT++, CenterMask's and MS R-CNN's mask heads and RetinaMask's loss beside their authors' code.
 
 data/*_published.json holds what that code gave for weights and maps that are made here by a formula; it does not install with
 today's PyTorch, but its heads run alone. The weights enter through the import of its names, so this also checks the mapping.
@@ -115,6 +115,49 @@ class TestSOLO:
             assert ours["scores"].tolist() == pytest.approx(image["scores"], abs=1e-4)
             assert ours["labels"].tolist() == image["labels"]
             assert ours["masks"].flatten(1).sum(dim=1).tolist() == pytest.approx(image["areas"], rel=1e-3, abs=8)
+
+
+class TestPolarMask:
+    """The whole head: its three towers, the scales of its levels (numbers without a dimension in its files), all losses on our
+    positives and rays, suppression, and the outlines."""
+
+    height, width = 256, 384
+
+    @pytest.fixture(scope="class")
+    def theirs(self):
+        return published("polarmask")
+
+    @pytest.fixture(scope="class")
+    def detector(self, theirs):
+        tensors = weights(theirs["parameters"])
+        tensors["bbox_head.polar_cls.bias"] = torch.full((2,), -2.0)
+        for kind in ("reg", "mask"):
+            tensors[f"bbox_head.polar_{kind}.bias"] = torch.full_like(tensors[f"bbox_head.polar_{kind}.bias"], 3.0)
+        return with_weights("polarmask", "mmdetection", tensors, 64, {})
+
+    @pytest.fixture(scope="class")
+    def outputs(self, detector):
+        with torch.no_grad():
+            return detector.forward_heads(pyramid(3, self.height, self.width, 64))
+
+    def test_losses(self, detector, outputs, theirs):
+        targets = [ellipses(boxes, self.height, self.width) for boxes in TestSOLO.boxes]
+        with torch.no_grad():
+            found = detector.losses(outputs, targets, [(self.height, self.width)] * 2)
+        names = {"class": "loss_cls", "box": "loss_bbox", "centerness": "loss_centerness", "mask": "loss_mask"}
+        for ours, name in names.items():
+            assert float(found[ours]) == pytest.approx(theirs["losses"][name], abs=1e-4), ours
+
+    def test_predictions(self, detector, outputs, theirs):
+        found = detector.predict(outputs, [(self.height, self.width)] * 2)
+        last = torch.tensor([self.width, self.height]) - 1  # their outlines end there
+        for ours, image in zip(found, theirs["images"], strict=True):
+            assert ours["scores"].tolist() == pytest.approx(image["scores"], abs=1e-4)
+            assert ours["labels"].tolist() == image["labels"]
+            torch.testing.assert_close(ours["boxes"], torch.tensor(image["boxes"]), atol=0.01, rtol=0)
+            outlines = ours["soft"].points[:2, None] + ours["soft"].ends[:2]
+            ends = torch.minimum(outlines.clamp(min=0), last).transpose(1, 2).flatten(1)
+            torch.testing.assert_close(ends, torch.tensor(image["ends"]), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["yolact", "yolact_plus"])
