@@ -1,10 +1,12 @@
-"""Seconds of a training step and of inference, for every detector; two of them side by side with another implementation.
+"""Seconds of a training step and of inference, for every detector; some of them side by side with another implementation.
 
     python benchmarks/detectors.py [--sizes 256 512] [--batch 2] [--threads 2] [--detectors blendmask mask_rcnn]
 
-Compared pairs are timed in turns, and the ratio is that of their medians, so that what else runs on the machine hits both.
+What is compared is timed in turns, in processor time (times the threads' number: of all threads), and a ratio is that of the
+medians, so that what else runs on the machine hits both.
 
-- Mask R-CNN and MS R-CNN beside torchvision's `maskrcnn_resnet50_fpn`, whose RoIAlign takes 2 x 2 samples (docs/detectors.md).
+- Mask R-CNN, MS R-CNN, RetinaMask and CenterMask beside torchvision's `maskrcnn_resnet50_fpn`, whose RoIAlign takes 2 x 2
+  samples (docs/detectors.md); the last three beside its `fcos_resnet50_fpn`, which has no masks, too.
 - BlendMask beside itself computed as the published implementation computes it, in float32: attention maps at every
   location, BatchNorm as a step of its own, channels first. With `--precision bf16` this stays in float32.
 
@@ -24,13 +26,22 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection import fcos_resnet50_fpn, maskrcnn_resnet50_fpn
 
 from comics.detectors import NAMES, Detector, Target, backbone, build
 from comics.detectors.fcos import Grid, PointConv, flatten
 from comics.params import ModelParams
 
 Step = Callable[[], None]
+
+TORCHVISION = {"maskrcnn": maskrcnn_resnet50_fpn, "fcos": fcos_resnet50_fpn}
+BESIDE = {
+    "mask_rcnn": ["maskrcnn"],
+    "ms_rcnn": ["maskrcnn", "fcos"],
+    "retinamask": ["maskrcnn", "fcos"],
+    "centermask": ["maskrcnn", "fcos"],
+}
+"""The models of torchvision that a detector is timed beside."""
 
 
 def scene(size: int, batch: int) -> tuple[Tensor, list[Target]]:
@@ -67,10 +78,10 @@ def ours(detector: Detector, size: int, batch: int, precision: str) -> tuple[Ste
     return train, infer
 
 
-def torchvisions(size: int, batch: int) -> tuple[Step, Step]:
-    """The same of torchvision's Mask R-CNN."""
+def torchvisions(kind: str, size: int, batch: int) -> tuple[Step, Step]:
+    """The same of a model of torchvision."""
     images, targets = scene(size, batch)
-    model = maskrcnn_resnet50_fpn(
+    model = TORCHVISION[kind](
         weights=None, weights_backbone=None, num_classes=3, min_size=size, max_size=size, trainable_backbone_layers=5
     )
     optimiser = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9)
@@ -130,15 +141,15 @@ def as_published(detector: Detector, size: int, batch: int) -> tuple[Step, Step]
 
 
 def seconds(steps: list[Step], repeats: int) -> list[float]:
-    """The median time of each step; they take turns, after one warm-up each."""
+    """The median processor time of each step; they take turns, after one warm-up each."""
     times: list[list[float]] = [[] for _ in steps]
     for step in steps:
         step()
     for _ in range(repeats):
         for step, taken in zip(steps, times, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             step()
-            taken.append(time.perf_counter() - start)
+            taken.append(time.process_time() - start)
     return [statistics.median(taken) for taken in times]
 
 
@@ -157,7 +168,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     rows = []
-    print(f"{'detector':<12}{'px':>6}{'step s':>10}{'image s':>10}{'step ratio':>12}{'image ratio':>12}")
+    print(f"{'detector':<12}{'px':>6}{'step s':>10}{'image s':>10}  ratios to others: step image")
     for name in options.detectors:
         for size in options.sizes:
             torch.manual_seed(0)
@@ -165,21 +176,21 @@ def main() -> None:
             detector = build(name, ModelParams(backbone=options.backbone, **frozen))
             train, infer = ours(detector, size, options.batch, options.precision)
             row: dict[str, object] = {"detector": name, "size": size, "batch": options.batch}
-            other_train: Step | None = None
-            other_infer: Step | None = None
-            other = ""
-            if name in ("mask_rcnn", "ms_rcnn") and options.backbone == "resnet50" and options.precision == "fp32":
-                other, (other_train, other_infer) = "torchvision", torchvisions(size, options.batch)
-            elif name == "blendmask":
-                other, (other_train, other_infer) = "as_published", as_published(detector, size, options.batch)
-            step = seconds([train] + ([other_train] if other_train else []), options.repeats)
-            image = seconds([infer] + ([other_infer] if other_infer else []), options.repeats)
+            others: dict[str, tuple[Step, Step]] = {}
+            if options.backbone == "resnet50" and options.precision == "fp32":
+                others = {
+                    f"torchvision_{kind}": torchvisions(kind, size, options.batch) for kind in BESIDE.get(name, ())
+                }
+            if name == "blendmask":
+                others["as_published"] = as_published(detector, size, options.batch)
+            step = seconds([train, *(other for other, _ in others.values())], options.repeats)
+            image = seconds([infer, *(other for _, other in others.values())], options.repeats)
             row |= {"step_seconds": step[0], "image_seconds": image[0]}
-            ratios = f"{'':>24}"
-            if other:
-                row |= {f"{other}_step_seconds": step[1], f"{other}_image_seconds": image[1]}
-                ratios = f"{step[0] / step[1]:>12.2f}{image[0] / image[1]:>12.2f}"
-            print(f"{name:<12}{size:>6}{step[0]:>10.2f}{image[0]:>10.2f}{ratios}", flush=True)
+            print(f"{name:<12}{size:>6}{step[0]:>10.2f}{image[0]:>10.2f}", end="")
+            for index, other in enumerate(others, 1):
+                row |= {f"{other}_step_seconds": step[index], f"{other}_image_seconds": image[index]}
+                print(f"  {other}: {step[0] / step[index]:.2f} {image[0] / image[index]:.2f}", end="")
+            print(flush=True)
             rows.append(row)
     if options.output:
         options.output.write_text(json.dumps({"threads": options.threads, "rows": rows}, indent=2) + "\n")

@@ -22,6 +22,11 @@ DICE_SMOOTH = 1e-3
 PROPOSAL_STRIDE = 8  # px a side of the samples from which proposals' boxes are read
 
 
+def scaled_ranges(scale: float) -> tuple[tuple[float, float], ...]:
+    """`SCALE_RANGES` for images that are `scale` times as large as the published ones."""
+    return tuple((low * scale, high * scale) for low, high in SCALE_RANGES)
+
+
 @dataclass
 class CellTargets:
     """What the cells of one level of one image should say.

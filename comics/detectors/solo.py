@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
@@ -22,7 +22,6 @@ from comics.detectors.backbone import build_fine_extractor
 from comics.detectors.base import Detector, LevelProposals, Prediction, Size, Target, register
 from comics.detectors.cells import (
     PROPOSAL_STRIDE,
-    SCALE_RANGES,
     assign_cells,
     block,
     boxes_of_masks,
@@ -31,6 +30,7 @@ from comics.detectors.cells import (
     dice_loss,
     gaussian_init,
     resize,
+    scaled_ranges,
     seen,
     shrink,
     suppress_neighbours,
@@ -42,7 +42,7 @@ from comics.params.detectors import DetectorSettings
 
 MASK_STRIDES = (4, 4, 8, 16, 16)  # px between the pixels of each level's masks
 MASK_WEIGHT = 3.0  # lambda of equation 1
-PRIOR = 0.01  # probability of a class and of a mask's pixel at initialisation
+PRIOR = 0.01  # probability of a class at initialisation
 _CHUNK = 256  # masks drawn at once in inference
 
 
@@ -55,6 +55,12 @@ class Settings(DetectorSettings):
     """A mask for each cell, or one for each row and column whose product it is (section 3.5)."""
     grids: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (40, 36, 24, 16, 12)
     """Cells a side, from the finest level on. The paper's are for images of 800 px and more."""
+    object_scale: PositiveFloat = 1.0
+    """The sizes of the objects of each level, in the published ones, which are for images of 800 px and more."""
+    mask_prior: float = Field(0.01, gt=0, lt=1)
+    """Probability of a mask's pixel before training; of a row's or a column's where the head is decoupled."""
+
+    later: ClassVar = ("object_scale", "mask_prior")
 
 
 @dataclass
@@ -123,6 +129,7 @@ class SOLO(Detector):
         self.strides = tuple(strides)
         self.mask_channels = width
         self.grids = settings.grids
+        self.scale_ranges = scaled_ranges(settings.object_scale)
         self.decoupled = settings.head == "decoupled"
         self.inference = inference or InferenceParams(**Settings.published_inference)
         depth = range(max(convs, 1))
@@ -133,8 +140,9 @@ class SOLO(Detector):
         gaussian_init(self.category_tower)
         gaussian_init(self.mask_tower)
         for layer in (self.categories, *self.masks):
+            prior = PRIOR if layer is self.categories else settings.mask_prior
             nn.init.normal_(layer.weight, std=0.01)  # type: ignore[arg-type]
-            nn.init.constant_(layer.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+            nn.init.constant_(layer.bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]
 
     @classmethod
     def from_params(cls, params: ModelParams, settings: Settings, num_classes: int, inference: InferenceParams) -> SOLO:
@@ -190,7 +198,7 @@ class SOLO(Detector):
         plus one, and the mean Dice loss of their masks."""
         logits, wanted, dice = [], [], []
         positives = 0
-        for level, (grid, scale, stride) in enumerate(zip(self.grids, SCALE_RANGES, MASK_STRIDES, strict=True)):
+        for level, (grid, scale, stride) in enumerate(zip(self.grids, self.scale_ranges, MASK_STRIDES, strict=True)):
             for image, target in enumerate(targets):
                 found = assign_cells(target["boxes"], target["labels"], target["masks"], grid, scale)
                 logits.append(outputs.categories[level][image].flatten(1).t().float())

@@ -47,12 +47,18 @@ class DetectorSettings(Block):
     training_code: ClassVar[int] = 0
     """Raised by hand with a change of the detector that trains other weights: renews its runs alone, where
     `TRAINING_CODE_VERSION` renews all."""
+    later: ClassVar[tuple[str, ...]] = ()
+    """Settings that runs before them do not know: no part of a digest while they have their default."""
     prepared: ClassVar[tuple[str, ...]] = ()
     """Files of the dataset's folder that training needs beside the images; a step of the workflow makes each."""
 
     def of_checkpoint(self) -> DetectorSettings:
         """The same for a network that gets its trained weights: no initial ones are read."""
         return self
+
+    def unknown(self) -> set[str]:
+        """Those of `later` that have their default."""
+        return {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
 
     def contents(self) -> dict[str, str]:
         """Setting -> digest of the content of the file that it names, where that decides the network: part of a run's digest."""

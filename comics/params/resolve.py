@@ -163,7 +163,8 @@ class ResolvedRun(Block):
         run = {key: value for key, value in stated.items() if key not in left_out}
         run["model"] = {key: value for key, value in stated["model"].items() if key != "settings"}
         if settings := stated["model"]["settings"]:
-            run["model"][self.detector] = dict(settings)
+            unknown = self.model.settings.unknown()
+            run["model"][self.detector] = {key: value for key, value in settings.items() if key not in unknown}
         if contents := self.model.settings.contents():
             run["model"]["contents"] = contents
         if self.start is not None:

@@ -15,9 +15,9 @@ from comics.params import ModelParams
 GRIDS = (6, 5, 4, 3, 2)
 
 
-def small(head: str) -> SOLO:
+def small(head: str, **more: float) -> SOLO:
     torch.manual_seed(0)
-    settings = SOLO.Settings(head=head, grids=GRIDS)
+    settings = SOLO.Settings(head=head, grids=GRIDS, **more)
     model = ModelParams(backbone="resnet18", fpn_channels=16, head_channels=16, head_convs=1, settings=settings)
     return build("solo", model, 2)
 
@@ -63,6 +63,24 @@ def test_losses_are_those_of_plain_loops(head, counts):
                 dice.append(plain_dice(drawn.detach(), small_mask))
     assert float(found["category"]) == pytest.approx(focal / (positives + 1), rel=1e-4)
     assert float(found["mask"]) == pytest.approx(3 * sum(dice) / max(len(dice), 1), rel=1e-4)
+
+
+def test_sizes_and_prior_are_settings():
+    """Sizes by level follow the scale, and so do the losses; masks start at the prior."""
+    half, whole = small("vanilla", object_scale=0.5, mask_prior=0.3), small("vanilla")
+    assert half.scale_ranges[1] == (24, 96)
+    assert whole.scale_ranges == SCALE_RANGES
+    maps = torch.zeros(16, 4, 4)
+    for one, prior in ((half, 0.3), (whole, 0.01)):
+        torch.testing.assert_close(one._draw(0, maps, torch.tensor([3])), torch.full((1, 4, 4), prior))
+    images, targets, sizes = scenes(
+        [[[10, 10, 70, 70]]], 96, 128
+    )  # 60 px: of levels 0 and 1, at half the sizes of 1 and 2
+    for one, levels in ((half, (1, 2)), (whole, (0, 1))):
+        gradients = torch.autograd.grad(
+            one.losses(one(images), targets, sizes)["mask"], [layer.weight for layer in one.masks]
+        )
+        assert tuple(level for level, gradient in enumerate(gradients) if gradient.any()) == levels
 
 
 def test_suppression_of_masks_is_greedy_by_class():

@@ -115,3 +115,14 @@ def test_a_detector_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for wrong, message in (("absent_module:Mine", "absent_module"), ("outside_one:Neither", "no Settings")):
         with pytest.raises(UserError, match=message):
             load(write(tmp_path, (head[: head.index("tables:")] + table).replace(name, wrong)))
+
+
+def test_settings_that_came_later_renew_no_run_at_their_default(tmp_path: Path) -> None:
+    def stated(settings: str) -> dict[str, object]:
+        runs = f"runs:\n  plain: {{detector: solo, model: {{solo: {settings}}}}}\n"
+        params = load(write(tmp_path, text("mini: {backbone: resnet18}", runs)))
+        return params.resolve("plain").description["model"]["solo"]  # type: ignore[no-any-return]
+
+    assert set(stated("{}")) == {"head", "grids"}
+    assert stated("{object_scale: 1.0, mask_prior: 0.01}") == stated("{}")
+    assert stated("{object_scale: 0.5}")["object_scale"] == 0.5
