@@ -293,46 +293,43 @@ class RobustnessParams(Block):
         return self
 
 
-class DatasetsMatrix(Block):
-    """Trained on one dataset, tested on others: a row a run, a column a test dataset.
+class _Matrix(Block):
+    """How well runs do on what they were not trained on: a row a run.
 
-    Made when it is asked for by its name (``snakemake generalisation``), and not by `all`, as are the other matrices."""
+    Made when it is asked for by its name (``snakemake generalisation``), and not by `all`."""
 
-    kind: Literal["datasets"] = "datasets"
     caption: str
     """What is set above it."""
     runs: list[str] = Field(min_length=1)
-    """One row each, tested on its own dataset and on those of its `tests`. All seeds count."""
+    """One row each. All seeds count."""
     split: Split = "test_dev"
     """Of every dataset."""
     task: Task = "segmentation"
     """Boxes or masks."""
+    style: ChartStyle = ChartStyle()
+
+
+class DatasetsMatrix(_Matrix):
+    """Trained on one dataset, tested on its own and on those of the run's `tests`: a column a test dataset."""
+
+    kind: Literal["datasets"] = "datasets"
     metric: Metric = "AP"
     """What the cells hold."""
     intervals: bool = False
     """Whether cells of one seed have a 95 % interval: from 1,000 resamples of the test images."""
-    style: ChartStyle = ChartStyle()
 
 
 ForgeryMetric = Literal["AP", "oLRP", "oLRP_Loc", "oLRP_FN", "face_ACC", "face_found"]
 """What the faces of one kind of forgery can be measured by."""
 
 
-class ForgeriesMatrix(Block):
-    """Kinds of forgery apart, those that training lacked and those that it had: a row a run, a column a kind."""
+class ForgeriesMatrix(_Matrix):
+    """Tested on its own dataset, kinds of forgery apart, those that training lacked (`held_out`) and those that it had: a column a
+    kind."""
 
     kind: Literal["forgeries"] = "forgeries"
-    caption: str
-    """What is set above it."""
-    runs: list[str] = Field(min_length=1)
-    """One row each, tested on its own dataset. What its dataset has `held_out` training lacked. All seeds count."""
-    split: Split = "test_dev"
-    """Of the run's dataset."""
-    task: Task = "segmentation"
-    """Boxes or masks."""
     metric: ForgeryMetric = "AP"
     """What the cells hold, of the faces of one kind."""
-    style: ChartStyle = ChartStyle()
 
 
 MatrixParams = Annotated[DatasetsMatrix | ForgeriesMatrix, Field(discriminator="kind")]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comics.errors import UserError
 from comics.params import ErrorsFigure, Params, ResolvedRun, Task
-from comics.provenance import require_intact
+from comics.report.lines import lines_of
 from comics.report.results import details_path, require, resolved_runs
 from comics.report.style import SPLIT_NAMES, listing, plain, task_word
 
@@ -38,18 +36,13 @@ def read_breakdown(
     """
     path = details_path(run, split, name)
     require([(path, run)], root)
-    renew = f"Renew with: snakemake --force {path}"
-    require_intact(root / path, renew)
     column = BREAKDOWNS[name][0]
-    try:
-        with (root / path).open(newline="", encoding="utf-8") as file:
-            return {
-                line[column]: {metric: float(line[metric] or "nan") for metric in metrics}
-                for line in csv.DictReader(file)
-                if line["task"] == task and line["class"] == "all" and line[column] != "all"
-            }
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: no breakdown ({error!r}).", renew) from None
+    with lines_of(path, "breakdown", f"Renew with: snakemake --force {path}", root) as lines:
+        return {
+            line[column]: {metric: float(line[metric] or "nan") for metric in metrics}
+            for line in lines
+            if line["task"] == task and line["class"] == "all" and line[column] != "all"
+        }
 
 
 def are_there(params: Params, figure: ErrorsFigure, root: Path = Path()) -> bool:

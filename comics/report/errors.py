@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
-from comics.errors import UserError
 from comics.params import ErrorsFigure, Params, ResolvedRun
-from comics.provenance import require_intact
 from comics.report.figures import canvas, save
+from comics.report.lines import lines_of
 from comics.report.results import details_path, require, resolved_runs
 from comics.report.style import plain, task_word
 
@@ -34,15 +32,8 @@ def read_errors(run: ResolvedRun, split: str, root: Path = Path()) -> dict[tuple
     """
     path = details_path(run, split, "errors")
     require([(path, run)], root)
-    require_intact(root / path, f"Renew with: snakemake --force {path}")
-    costs = {}
-    try:
-        with (root / path).open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                costs[line["task"], line["error"]] = float(line["AP50_lost"])
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: no table of errors ({error!r}).", f"Renew with: snakemake --force {path}") from None
-    return costs
+    with lines_of(path, "table of errors", f"Renew with: snakemake --force {path}", root) as lines:
+        return {(line["task"], line["error"]): float(line["AP50_lost"]) for line in lines}
 
 
 def draw_errors(params: Params, figure: ErrorsFigure, output: Path, root: Path = Path()) -> list[Path]:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from comics.errors import UserError
 from comics.files import write_text
 from comics.params import DatasetsMatrix, ForgeriesMatrix, Params, ResolvedRun
-from comics.provenance import require_intact
 from comics.report.breakdowns import read_breakdown
+from comics.report.lines import lines_of
 from comics.report.results import details_path, intervals_path, read_scores, require, resolved_runs, scores_path
 from comics.report.style import (
     SPLIT_NAMES,
@@ -168,15 +168,10 @@ def _tested(params: Params, matrix: DatasetsMatrix, run: str, root: Path) -> Lin
 def _interval(run: ResolvedRun, matrix: DatasetsMatrix, test: str, root: Path) -> tuple[float, float] | None:
     """The 95 % interval of the matrix's metric; None where it is undefined."""
     path = intervals_path(run, matrix.split, test)
-    renew = f"Renew with: snakemake --force {path}"
-    require_intact(root / path, renew)
-    try:
-        with (root / path).open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                if (line["task"], line["class"], line["metric"]) == (matrix.task, "all", matrix.metric):
-                    return float(line["low"]), float(line["high"])
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: no intervals ({error!r}).", renew) from None
+    with lines_of(path, "intervals", f"Renew with: snakemake --force {path}", root) as lines:
+        for line in lines:
+            if (line["task"], line["class"], line["metric"]) == (matrix.task, "all", matrix.metric):
+                return float(line["low"]), float(line["high"])
     return None
 
 

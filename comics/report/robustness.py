@@ -21,7 +21,8 @@ from typing import Any
 from comics.errors import UserError
 from comics.files import write_text
 from comics.params import Params, RobustnessParams
-from comics.provenance import read_sidecar, require_intact
+from comics.provenance import read_sidecar
+from comics.report.lines import lines_of
 from comics.report.results import require, resolved_runs, robustness_path
 from comics.report.style import SPLIT_NAMES, higher_is_better, listing, plain, task_word, templates, tex
 
@@ -91,23 +92,19 @@ def read_measured(params: Params, run: str, root: Path = Path()) -> Measured:
     reached: dict[str, dict[int, float]] = {}
     for path in paths:
         renew = f"Renew with: snakemake {path} --forcerun measure_robustness"
-        require_intact(root / path, renew)
         if read_sidecar(root / path).get("conditions") != conditions(block):
             raise UserError(f"{path}: measured under other conditions than params.yaml has now.", renew)
-        try:
-            with (root / path).open(newline="", encoding="utf-8") as file:
-                for line in csv.DictReader(file):
-                    if line["task"] != block.task:
-                        continue
-                    condition = line["operation"], int(line["severity"])
-                    if line[block.metric]:
-                        found.setdefault(condition, []).append(float(line[block.metric]))
-                    if condition[1]:
-                        families[condition[0]] = line["family"]
-                        if line["psnr"]:
-                            reached.setdefault(condition[0], {})[condition[1]] = float(line["psnr"])
-        except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-            raise UserError(f"{path}: no measurement of robustness ({error!r}).", renew) from None
+        with lines_of(path, "measurement of robustness", renew, root) as lines:
+            for line in lines:
+                if line["task"] != block.task:
+                    continue
+                condition = line["operation"], int(line["severity"])
+                if line[block.metric]:
+                    found.setdefault(condition, []).append(float(line[block.metric]))
+                if condition[1]:
+                    families[condition[0]] = line["family"]
+                    if line["psnr"]:
+                        reached.setdefault(condition[0], {})[condition[1]] = float(line["psnr"])
     title = plain(params.resolve(run).params.title or run)
     return Measured(title, {key: fmean(values) for key, values in found.items()}, families, reached)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detector_scenes import random_boxes, scenes
 from typer.testing import CliRunner
 
 from comics.cli import app
@@ -102,3 +103,26 @@ def blocks_of(section):
     below = re.search(rf"^## {section}\n(.*?)(?=^## )", page, re.DOTALL | re.MULTILINE)
     assert below is not None
     return re.findall(r"^```(\w*)\n(.*?)^```", below[1], re.DOTALL | re.MULTILINE)
+
+
+def assert_the_same_found(ours, theirs, least, rtol=1e-4, atol=1e-3, masks=0.99):
+    """Two detectors of one contract find the same on two scenes: maps, boxes, scores, classes and masks; the number of masks.
+
+    Args:
+        least: each image must have more faces.
+        masks: share of the union that both masks cover, give or take a few cells.
+    """
+    images, _, sizes = scenes([random_boxes(n, 96, 128, n, 24) for n in (2, 3)], 96, 128)
+    maps = [one.extractor(one.normalise(images, sizes)) for one in (ours, theirs)]
+    for own, other in zip(*maps, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4 * own.abs().max().item())
+    drawn = 0
+    for own, other in zip(ours.predict(ours(images), sizes), theirs.predict(theirs(images), sizes), strict=True):
+        assert least < len(own["scores"]) == len(other["scores"])
+        for key in ("scores", "boxes", "labels"):
+            torch.testing.assert_close(own[key], other[key], rtol=rtol, atol=atol)
+        both = (own["masks"] & other["masks"]).flatten(1).sum(1)
+        either = (own["masks"] | other["masks"]).flatten(1).sum(1)
+        assert (both >= masks * either - 200 * (1 - masks)).all()
+        drawn += int((own["masks"].flatten(1).sum(1) > 0).sum())
+    return drawn

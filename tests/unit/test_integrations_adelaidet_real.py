@@ -14,7 +14,7 @@ import numpy
 import pytest
 import torch
 from detector_scenes import random_boxes, scenes
-from detectron2_runs import evaluated, make_dataset, trained_interrupted_and_resumed, write_run
+from detectron2_runs import assert_the_same_found, evaluated, make_dataset, trained_interrupted_and_resumed, write_run
 
 from comics.detectors import build
 from comics.integrations.detectron2 import Detectron2Detector, add_bi_grained, after_step_hook
@@ -94,21 +94,7 @@ def test_our_weights_find_the_same_there(name, tmp_path):
     theirs.model.backbone = stand_in
     assert set(found.unexpected_keys) <= {"pixel_mean", "pixel_std"}
     assert set(found.missing_keys) <= {"mask_head._iter", "mask_head.sizes_of_interest"}
-
-    images, _, sizes = scenes([random_boxes(n, 96, 128, n, 24) for n in (2, 3)], 96, 128)
-    maps = [one.extractor(one.normalise(images, sizes)) for one in (ours, theirs)]
-    for own, other in zip(*maps, strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4 * own.abs().max().item())
-    drawn = 0
-    for own, other in zip(ours.predict(ours(images), sizes), theirs.predict(theirs(images), sizes), strict=True):
-        assert 15 < len(own["scores"]) == len(other["scores"])
-        for key in ("scores", "boxes", "labels"):
-            torch.testing.assert_close(own[key], other[key], rtol=1e-4, atol=1e-3)
-        both = (own["masks"] & other["masks"]).flatten(1).sum(1)
-        either = (own["masks"] | other["masks"]).flatten(1).sum(1)
-        assert (both >= 0.99 * either - 2).all()
-        drawn += int((own["masks"].flatten(1).sum(1) > 0).sum())
-    assert drawn > 10
+    assert assert_the_same_found(ours, theirs, 15) > 10
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -15,6 +15,7 @@ import torch
 from detector_scenes import random_boxes, scenes
 from detectron2_runs import (
     PARAMS,
+    assert_the_same_found,
     blocks_of,
     comics,
     evaluated,
@@ -110,20 +111,7 @@ def test_our_mask_rcnn_finds_the_same_there():
     stand_in, theirs.model.backbone = theirs.model.backbone, theirs.extractor.backbone
     theirs.model.load_state_dict({key: value for key, value in exported.tensors.items() if "pixel" not in key})
     theirs.model.backbone = stand_in
-    images, _, sizes = scenes([random_boxes(n, 96, 128, n, 24) for n in (2, 3)], 96, 128)
-    maps = [one.extractor(one.normalise(images, sizes)) for one in (ours, theirs)]
-    for own, other in zip(*maps, strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4 * own.abs().max().item())
-    drawn = 0
-    for own, other in zip(ours.predict(ours(images), sizes), theirs.predict(theirs(images), sizes), strict=True):
-        assert 5 < len(own["scores"]) == len(other["scores"])
-        for key in ("scores", "boxes", "labels"):
-            torch.testing.assert_close(own[key], other[key], rtol=1e-3, atol=1e-2)
-        both = (own["masks"] & other["masks"]).flatten(1).sum(1)
-        either = (own["masks"] | other["masks"]).flatten(1).sum(1)
-        assert (both >= 0.98 * either - 4).all()
-        drawn += int((own["masks"].flatten(1).sum(1) > 0).sum())
-    assert drawn > 5
+    assert assert_the_same_found(ours, theirs, 5, rtol=1e-3, atol=1e-2, masks=0.98) > 5
 
 
 @pytest.mark.parametrize("name", ZOO)
