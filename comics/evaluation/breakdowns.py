@@ -12,21 +12,12 @@ from typing import Any
 import numpy as np
 
 from comics.evaluation.classification import verdict_scores
-from comics.evaluation.inputs import Bools, Detections, Floats, GroundTruth
+from comics.evaluation.coco import AREAS, IOU_TYPES, RECALL_THRESHOLDS, Bools, Floats, Ints, Task
+from comics.evaluation.engines.entries import coco_ground_truth, coco_results
+from comics.evaluation.inputs import Detections, GroundTruth
 from comics.evaluation.judging import face_points
-from comics.evaluation.lrp import lrp_curve
-from comics.evaluation.matching import (
-    AREAS,
-    IOU_TYPES,
-    RECALL_THRESHOLDS,
-    TAU,
-    Ints,
-    Matched,
-    Matches,
-    Task,
-    coco_ground_truth,
-    coco_results,
-)
+from comics.evaluation.lrp import TAU, lrp_curve
+from comics.evaluation.matching import Matched, Matches
 from comics.evaluation.precision import average_precisions
 from comics.evaluation.precision import precision_curves as of_class
 from comics.evaluation.resampling import class_scores

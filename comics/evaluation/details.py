@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from comics.evaluation import breakdowns
+from comics.evaluation.coco import Task
 from comics.evaluation.inputs import Detections, GroundTruth
 from comics.evaluation.judging import face_verdicts
-from comics.evaluation.matching import Matched, Task
+from comics.evaluation.matching import Matched
 from comics.evaluation.scores import Scores, score, write_table
 
 

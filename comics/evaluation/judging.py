@@ -30,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comics.evaluation.classification import Points, joined, points
-from comics.evaluation.inputs import Bools, Detections, Floats, GroundTruth, Ints, in_parts
-from comics.evaluation.matching import Matched, Task, mask_library
+from comics.evaluation.coco import Bools, Floats, Ints, Task
+from comics.evaluation.inputs import Detections, GroundTruth, in_parts
+from comics.evaluation.matching import Matched, mask_library
 from comics.evaluation.rle import inside
 from comics.evaluation.verdicts import grouped, paired_ious, probability_of_fake
 

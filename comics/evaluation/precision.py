@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from comics.evaluation.matching import RECALL_THRESHOLDS, Floats, Matches
+from comics.evaluation.coco import RECALL_THRESHOLDS, Floats
+from comics.evaluation.matching import Matches
 
 AP_METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from comics.errors import UserError
 from comics.evaluation.classification import VERDICT_METRICS, pooled, verdict_scores
-from comics.evaluation.inputs import Detections, GroundTruth, Ints, Source, read_detections, read_ground_truth
+from comics.evaluation.coco import Floats, Ints, Task
+from comics.evaluation.inputs import Detections, GroundTruth, Source, read_detections, read_ground_truth
 from comics.evaluation.intervals import bca, blocks
 from comics.evaluation.judging import judged
-from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
+from comics.evaluation.matching import Matched, Matches, match_tasks
 from comics.evaluation.precision import average_precisions
 from comics.evaluation.scores import ALL, METRICS, TASKS, Scores, average, lrp_errors, score, tasks_of
 from comics.progress import Progress, silent, told

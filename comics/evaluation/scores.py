@@ -13,10 +13,11 @@ from typing import Any, get_args
 import numpy as np
 
 from comics.evaluation.classification import VERDICT_METRICS, verdict_scores
+from comics.evaluation.coco import Floats, Task
 from comics.evaluation.inputs import ALL, Detections, GroundTruth, Source, read_detections, read_ground_truth
 from comics.evaluation.judging import judged
 from comics.evaluation.lrp import optimal_lrp
-from comics.evaluation.matching import Floats, Matched, Matches, Task, match_tasks
+from comics.evaluation.matching import Matched, Matches, match_tasks
 from comics.evaluation.precision import AP_METRICS
 from comics.files import write_text
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from comics.errors import UserError
+from comics.evaluation.coco import Floats, Task
 from comics.evaluation.inputs import Source, read_detections, read_ground_truth
 from comics.evaluation.intervals import studentised
-from comics.evaluation.matching import Floats, Task
 from comics.evaluation.resampling import COMPARED, compared_scores, drawn, matched_for, require_samples
 from comics.evaluation.scores import tasks_of
 from comics.progress import Progress, silent

@@ -163,7 +163,7 @@ def sources(*packages):
 @cache
 def code_of(*packages):
     """The same as one digest, for `params` of the steps that there are many of: a file more is a thousand looks at it."""
-    return comics_params.digest_of({os.path.basename(file): file_digest(file) for file in sources(*packages)})
+    return comics_params.digest_of({file: file_digest(file) for file in sources(*packages)})
 
 
 @cache
