@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from comics.data.loading.batches import Annotations, ForensicsDataset, collate
+from comics.data.loading.batches import collate
+from comics.data.loading.samples import Annotations, ForensicsDataset
 from comics.detect.predictor import Predictor
 from comics.detectors.base import crop_features
 from comics.detectors.two_phase import one_a_face, squares

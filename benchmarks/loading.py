@@ -10,7 +10,7 @@ the two photometric views, which the plain loader has no counterpart of. The loa
 the median over the turns, of processor time, so that what else runs on the machine hits both alike.
 
 Memory: a dataset with as many faces as OpenForensics' training split, whose annotations every worker reads in random order, held
-as the flat arrays of `comics.data.loading.batches.Annotations` or as the dictionaries of the JSON file. Shown is the proportional set
+as the flat arrays of `comics.data.loading.samples.Annotations` or as the dictionaries of the JSON file. Shown is the proportional set
 size (PSS) of all processes together, in which a shared page counts once (Linux only).
 """
 
@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from comics.data.loading.batches import Annotations, ForensicsDataset
+from comics.data.loading.samples import Annotations, ForensicsDataset
 from comics.params import TrainingParams, ViewsParams
 
 FACES_AN_IMAGE = 4  # OpenForensics has 3.4

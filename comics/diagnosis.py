@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from comics.classes import CLASSES
 from comics.contrast.coarse import FINEST, gather, label_proposals, locate
 from comics.contrast.fine import FAKE, REAL, crop_masks, split_regions
-from comics.data.loading.batches import Batch, evaluation_loader, training_loader
+from comics.data.loading.batches import Batch
+from comics.data.loading.loaders import evaluation_loader, training_loader
 from comics.gradients import grouped, term_gradients
 from comics.model import Comics
 from comics.params import ResolvedRun

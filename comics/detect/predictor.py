@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from comics.data.loading.batches import evaluation_loader
+from comics.data.loading.loaders import evaluation_loader
 from comics.detectors.base import Prediction
 from comics.detectors.results import batch_results
 from comics.files import write_json

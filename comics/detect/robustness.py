@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from comics.data.canonical.coco import read
-from comics.data.loading.batches import Sample, collate
+from comics.data.loading.batches import collate
 from comics.data.loading.geometry import fit
+from comics.data.loading.samples import Sample
 from comics.data.perturb import severity
 from comics.data.perturb.operations import WARPS, Pixels, generator_for, warp_image
 from comics.data.perturb.severity import FAMILY_OF, Severity

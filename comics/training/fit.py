@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from comics.data.canonical.content import Content, content_of
-from comics.data.loading.batches import evaluation_loader, training_loader
+from comics.data.loading.loaders import evaluation_loader, training_loader
 from comics.errors import UserError
 from comics.files import exclusive, read_json, write_json
 from comics.machine import peak_resident

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytorch_lightning as lightning
 import torch
 
-from comics.data.loading.batches import SizeBatches, evaluation_loader
+from comics.data.loading.loaders import SizeBatches, evaluation_loader
 from comics.detectors.results import batch_results
 from comics.errors import UserError
 from comics.evaluation import TASKS, GroundTruth, match_tasks, read_detections, read_ground_truth, score

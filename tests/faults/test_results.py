@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from injection import HANGS, ROOT, comics, message_of, refused
 
-from comics.data.loading.batches import Annotations, ForensicsDataset, Loader
+from comics.data.loading.loaders import Loader
+from comics.data.loading.samples import Annotations, ForensicsDataset
 from comics.detectors import mask_codec
 from comics.errors import UserError
 from comics.evaluation import evaluate

@@ -15,17 +15,10 @@ from pycocotools import mask as rle
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from comics.data.loading.batches import (
-    Annotations,
-    Batch,
-    EpochSampler,
-    ForensicsDataset,
-    TrainingLoader,
-    box_of,
-    collate,
-    rasterise,
-)
+from comics.data.loading.batches import Batch, collate
 from comics.data.loading.geometry import Affine, fit, random_affine
+from comics.data.loading.loaders import EpochSampler, TrainingLoader
+from comics.data.loading.samples import Annotations, ForensicsDataset, box_of, rasterise
 from comics.errors import UserError
 from comics.params import TrainingParams, ViewsParams
 

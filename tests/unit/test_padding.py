@@ -9,7 +9,8 @@ from test_model import model_of, run_of
 from torch import Tensor
 
 from comics.attention import FeatureResiduals, FrequencyAttention, ImageResiduals
-from comics.data.loading.batches import Batch, SizeBatches, padded
+from comics.data.loading.batches import Batch, padded
+from comics.data.loading.loaders import SizeBatches
 from comics.detectors import NAMES
 from comics.model import Comics
 from comics.padding import blank, extend

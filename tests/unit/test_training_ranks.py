@@ -14,7 +14,8 @@ import torch.distributed as dist
 from detector_scenes import confident, scenes
 from torch import nn
 
-from comics.data.loading.batches import Batch, EpochSampler
+from comics.data.loading.batches import Batch
+from comics.data.loading.loaders import EpochSampler
 from comics.model import Comics
 from comics.params import load
 from comics.ranks import as_of_all, gather_lists, gather_rows, mean_over_ranks
