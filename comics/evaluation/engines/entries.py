@@ -63,15 +63,18 @@ def with_objects(truth: GroundTruth) -> Iterator[tuple[int, int]]:
 
 
 def images_of(truth: GroundTruth) -> list[dict[str, int]]:
+    """The images with their sizes in px."""
     sizes = truth.image_sizes.tolist()
     return [{"id": number, "height": height, "width": width} for number, (height, width) in enumerate(sizes, start=1)]
 
 
 def categories_of(truth: GroundTruth) -> list[dict[str, Any]]:
+    """The categories with their names."""
     return [{"id": number, "name": name} for number, name in enumerate(truth.categories.values(), start=1)]
 
 
 def category_numbers(truth: GroundTruth, category_ids: Ints) -> list[int]:
+    """(M) the number that each of `category_ids` (M,) has here."""
     return (np.searchsorted(np.array(list(truth.categories), np.int64), category_ids) + 1).tolist()
 
 
