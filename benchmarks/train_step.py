@@ -13,7 +13,9 @@ given without the queues, whose size is in a column of its own.
 
 The coarse objective's cost grows with the number of proposals that overlap a face, of which an untrained network has
 none: before the measurement, the plain detector learns the batch by heart, and every variant starts from its weights.
-The presets are those of params.yaml, with weights drawn at random.
+The presets are those of params.yaml, with weights drawn at random. A dry run of the paper's on a processor:
+
+    python benchmarks/train_step.py --preset openforensics --batch 2 --variants full --learn 2 --turns 2
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from comics.data.loading.batches import Batch
 from comics.detectors import Target
+from comics.machine import peak_resident
 from comics.model import Comics
 from comics.params import Params, ResolvedRun, load
 
@@ -175,6 +178,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
+    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device {args.device}: PyTorch sees no GPU here (nvidia-smi tells whether the driver does)")
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")
     device = torch.device(args.device)
@@ -241,6 +246,7 @@ def main() -> None:
                 f"{row['extra_memory']:>8.1%}{step.queue_bytes() / 1e6:>11.1f}"
             )
         print({name: round(float(value), 3) for name, value in loss.items()}, flush=True)
+    print(f"most resident memory of the process: {peak_resident() / 1e9:.1f} GB")
     if args.output:
         settings = {key: str(value) for key, value in vars(args).items()}
         args.output.write_text(json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n")

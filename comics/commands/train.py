@@ -30,12 +30,12 @@ def train(run: RunArgument, seed: SeedOption = None, dataset: DatasetOption = No
     resolved = load().resolve(run, seed, dataset)
     from comics.training.fit import train as fit
     from comics.training.launch import RankFailed
-    from comics.training.signals import Interrupted
+    from comics.training.signals import Interrupted, say
 
     try:
         path = fit(resolved)
     except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
+        say(str(interrupted))
         raise typer.Exit(interrupted.exit_code) from None
     except RankFailed as failed:  # it has said why
         raise typer.Exit(failed.exit_code) from None

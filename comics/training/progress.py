@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ class TrainingProgress(ProgressBar):
 
     def _stop(self) -> None:
         if self.progress is not None:
-            self.progress.stop()
+            with suppress(OSError):  # the terminal may be gone
+                self.progress.stop()
             self.progress = None
         if self.status is not None:
             self.status.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a training: the step is ended, a checkpoint written, and the exit code tells the signal."""
+"""Ctrl-C, SIGTERM and SIGHUP (a terminal that is closed) during a training: the step is ended, a checkpoint written, and the exit code tells the signal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -26,17 +26,30 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """As a shell tells it: 130 after Ctrl-C, 143 after SIGTERM."""
+        """As a shell tells it: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
         return 128 + self.signum
 
     def __str__(self) -> str:
         return f"{signal.Signals(self.signum).name}: {self.kept}"
 
 
-class Interruption:
-    """While the block runs, the first signal is remembered in `signum`, a second one ends the process at once.
+def say(text: str) -> None:
+    """A line on stderr; where the terminal is gone, nothing, and nothing from there on."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(null, stream)
+        os.close(null)
 
-    `install` may be called again by whoever suspects that another library has put its own handlers in place.
+
+class Interruption:
+    """While the block runs, the first signal is remembered in `signum`; a second Ctrl-C ends the process at once, a second signal of
+    another kind does nothing.
+
+    A SIGHUP that is ignored already (``nohup``) stays so. `install` may be called again by whoever suspects that another library has put its own handlers in place.
     """
 
     def __init__(self) -> None:
@@ -46,15 +59,16 @@ class Interruption:
     def install(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for one in SIGNALS:
-                signal.signal(one, self._handle)
+                if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN:
+                    signal.signal(one, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
-            sys.stderr.write("Interrupted again: ends at once, nothing more is saved.\n")
+            say("Interrupted again: ends at once, nothing more is saved.")
             os._exit(128 + signum)
         if self.signum is None:
             self.signum = signum
-            sys.stderr.write(f"{signal.Signals(signum).name}: the step is ended and saved first.\n")
+            say(f"{signal.Signals(signum).name}: the step is ended and saved first.")
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():

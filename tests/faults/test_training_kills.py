@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pty
 import random
 import resource
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 import trainings
+from injection import ROOT
 from trainings import RUNS, STEPS, code_of, comics, require_equal, steps_of, train, training, wait_for, weights
 
 from comics.files import read_json
@@ -100,9 +103,12 @@ def test_killed_many_times_it_ends_with_the_same_weights(project: Path, run: str
     killed_and_done(project, run, 8)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.injects("SIGINT, SIGTERM", "the step is saved and said; codes 130 and 143")
-def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signum: int, code: int) -> None:
+@pytest.mark.parametrize(
+    ("signums", "code"),
+    [([signal.SIGINT], 130), ([signal.SIGTERM, signal.SIGTERM, signal.SIGHUP], 143), ([signal.SIGHUP], 129)],
+)
+@pytest.mark.injects("SIGINT, SIGTERM twice, SIGHUP", "the step is saved and said; codes 130, 143 and 129")
+def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signums: list[int], code: int) -> None:
     run = "meinst_again"
     folder = folder_of(project, run)
     shutil.rmtree(folder, ignore_errors=True)
@@ -110,9 +116,12 @@ def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signu
     log.unlink(missing_ok=True)
     with training(project, run) as process:
         wait_for(lambda: max(steps_of(project, run), default=0) >= 10, process)  # when the first values are logged
-        os.killpg(process.pid, signum)
+        for signum in signums:
+            os.killpg(process.pid, signum)
+            time.sleep(0.001)  # each arrives by itself
     assert code_of(process) == code
     text = log.read_text()
+    assert text.count("the step is ended and saved first") == 1
     assert f"step {max(steps_of(project, run))} is saved, the same command goes on from it" in text
     assert "Traceback" not in text
     rows = list(csv.DictReader((folder / "logs/metrics.csv").open()))
@@ -126,6 +135,58 @@ def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signu
     assert described["resumed"]
     assert described["images_per_second"] > 0
     assert described["peak_memory"]["host"] > 10**7
+
+
+def slow_saving() -> None:
+    """A checkpoint takes a minute: time for a second signal."""
+    from comics.training.checkpoints import Checkpoints
+
+    original = Checkpoints._save
+
+    def slow(self, trainer):
+        if self.interruption.signum is not None:
+            time.sleep(60)
+        original(self, trainer)
+
+    Checkpoints._save = slow
+
+
+@pytest.mark.injects("SIGINT twice", "it ends at once with code 130, and goes on from the checkpoint before")
+def test_a_second_interrupt_ends_at_once(project: Path) -> None:
+    run = "plain_again"
+    shutil.rmtree(folder_of(project, run), ignore_errors=True)
+    log = project / f"{run}.log"
+    log.unlink(missing_ok=True)
+    with training(project, run, slow_saving) as process:
+        wait_for(lambda: bool(steps_of(project, run)), process)
+        os.kill(process.pid, signal.SIGINT)
+        wait_for(lambda: "the step is ended" in log.read_text(), process)
+        os.kill(process.pid, signal.SIGINT)
+        process.join(30)
+        assert process.exitcode == 130
+    assert "Interrupted again: ends at once" in log.read_text()
+    assert train(project, run)[0] == 0
+    require_equal(weights(project, run), expected(project, "plain"))
+
+
+@pytest.mark.injects("the terminal is closed", "the step is saved, code 129, and the training goes on from it")
+def test_a_closed_terminal_saves_the_step(project: Path) -> None:
+    run = "plain_again"
+    folder = folder_of(project, run)
+    shutil.rmtree(folder, ignore_errors=True)
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(project)
+        os.execve(sys.executable, [sys.executable, "-m", "comics", "train", run], {**os.environ, "PYTHONPATH": str(ROOT)})
+    shown = b""
+    while not steps_of(project, run):
+        shown += os.read(terminal, 65536)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 129, shown.decode()
+    assert steps_of(project, run)
+    assert train(project, run)[0] == 0
+    require_equal(weights(project, run), expected(project, "plain"))
 
 
 def stopped_at(step: int) -> None:
