@@ -14,12 +14,15 @@ import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from comics.files import write_json
 from comics.training.module import TrainingModule
 from comics.training.status import STATUS_NAME, STATUS_SECONDS, clock
 from comics.training.throughput import Throughput
 
+WIDE = 120
+"""Columns of a terminal that has room for a bar beside the text."""
 LINE_SECONDS = 10.0
 """Between two lines where the output is a file, so that a log tells the time left too."""
 
@@ -33,7 +36,7 @@ def describe(loss: float, terms: Mapping[str, float], speed: float | None, left:
 
 
 class TrainingProgress(ProgressBar):
-    """A bar on a terminal, a line every `LINE_SECONDS` elsewhere.
+    """A line that is drawn anew on a terminal, wrapped where it is narrow and with a bar where it is wide; a line every `LINE_SECONDS` elsewhere.
 
     Args:
         title: what is being trained.
@@ -59,11 +62,12 @@ class TrainingProgress(ProgressBar):
         self.start = self.last_line = time.monotonic()
         self.last_status = 0.0
         if self.console.is_terminal:
+            text = "{task.description}: step {task.completed}/{task.total}, {task.fields[state]}"
             self.progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("step {task.completed}/{task.total}, {task.fields[state]}"),
+                *([BarColumn(bar_width=20)] if self.console.width >= WIDE else []),
+                TextColumn(text, table_column=Column(ratio=1), markup=False),
                 console=self.console,
+                expand=True,
             )
             self.progress.start()
             self.task = self.progress.add_task(
