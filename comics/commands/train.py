@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,23 +110,30 @@ def _runs_table(width: int, live: bool) -> Table:
     columns = ["run", "seed", "made of", "state", *params.test_splits]
     if width < 110:
         columns.remove("made of")
-    lines = []
+    lines, states = [], []
     for name in params.runs:
         canonical = params.canonical(name)
         for seed in params.seeds(name):
             run = params.resolve(canonical, seed)
             same = f"same as {canonical}" if canonical != name else ""
+            if live and same:
+                continue
+            at_work = None if same else _at_work(run)
             cells = {
                 "run": name,
                 "seed": str(seed),
                 "made of": " + ".join([run.detector, *run.params.components])
                 + (f" on {run.dataset_name}" if run.dataset_name != params.dataset else ""),
-                "state": same or _at_work(run) or training_state(run),
+                "state": same or at_work or training_state(run),
                 **{split: _score(run, split) for split in params.test_splits},
             }
-            if not (live and same):
-                lines.append([cells[column] for column in columns])
-    table = Table(*columns, title=f"Runs on {params.dataset} (AP of boxes / masks, percent)")
+            lines.append([cells[column] for column in columns])
+            states.append("at work" if at_work else cells["state"])
+    title = f"Runs on {params.dataset} (AP of boxes / masks, percent)"
+    if live:  # what moves stands where a low terminal shows it
+        lines = [lines[row] for row in sorted(range(len(lines)), key=lambda row: states[row] != "at work")]
+        title += f"\n{states.count('at work')} at work, {states.count('trained')} of {len(states)} trained"
+    table = Table(*columns, title=title)
     widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
     if sum(widths) + 3 * len(widths) + 1 <= width:
         # Nothing is to be wrapped: one row of long cells looks the same, and a thousand runs are drawn in a fifth of the time.

@@ -141,9 +141,14 @@ class TrainingModule(lightning.LightningModule):
         if world() > 1:  # what is logged, and judged, is the whole batch's
             means = mean_over_ranks(torch.stack([value.float() for value in values.values()]))
             values = dict(zip(values, means, strict=True))
-        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=size)
+        if self._is_logged():
+            self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=size)
         self._last = batch, LossTerms({name: values[name] for name in losses.terms}, losses.logged)
         return total
+
+    def _is_logged(self) -> bool:
+        """Whether Lightning writes the values of this step. It drops those of the others, at half a millisecond a name."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
 
     def terms(self) -> dict[str, float]:
         """The weighted terms of the last batch's loss."""
@@ -159,14 +164,14 @@ class TrainingModule(lightning.LightningModule):
             self._refuse("the loss", broken_terms(losses), batch, losses)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.log("train/lr", optimizer.param_groups[0]["lr"])
         assert self._last is not None
         batch, losses = self._last
         self._norm = gradient_norm(self.model.parameters())
         norm = float(self._norm)
         if not math.isfinite(norm):
             self._refuse("the gradient", broken_gradients(self.model), batch, losses)
-        self.log("train/gradient_norm", norm)
+        if self._is_logged():
+            self.log_dict({"train/lr": optimizer.param_groups[0]["lr"], "train/gradient_norm": norm})
         if spike := self.watch.take(self.loss):
             terms = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.terms.items())
             warn(

@@ -36,7 +36,8 @@ def describe(loss: float, terms: Mapping[str, float], speed: float | None, left:
 
 
 class TrainingProgress(ProgressBar):
-    """A line that is drawn anew on a terminal, wrapped where it is narrow and with a bar where it is wide; a line every `LINE_SECONDS` elsewhere.
+    """A line that is drawn anew on a terminal, wrapped where it is narrow and with a bar where it is wide; elsewhere a line every
+    `LINE_SECONDS`.
 
     Args:
         title: what is being trained.

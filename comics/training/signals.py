@@ -1,4 +1,5 @@
-"""Ctrl-C, SIGTERM and SIGHUP (a terminal that is closed) during a training: the step is ended, a checkpoint written, and the exit code tells the signal."""
+"""Signals that end a training (Ctrl-C, SIGTERM, a terminal that is closed): the step is ended, a checkpoint written, and the exit
+code tells the signal."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Interruption:
     """While the block runs, the first signal is remembered in `signum`; a second Ctrl-C ends the process at once, a second signal of
     another kind does nothing.
 
-    A SIGHUP that is ignored already (``nohup``) stays so. `install` may be called again by whoever suspects that another library has put its own handlers in place.
+    A SIGHUP that is ignored already (``nohup``) stays so. `install` may be called again by whoever suspects that another library
+    has put its own handlers in place.
     """
 
     def __init__(self) -> None:

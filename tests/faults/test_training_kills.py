@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import pty
 import random
+import re
 import resource
 import shutil
 import signal
+import struct
 import sys
+import termios
 import time
 from collections.abc import Callable
 from functools import partial
@@ -169,21 +173,35 @@ def test_a_second_interrupt_ends_at_once(project: Path) -> None:
     require_equal(weights(project, run), expected(project, "plain"))
 
 
+def on_a_terminal(project: Path, *words: str, columns: int = 80) -> tuple[int, int]:
+    """Start ``comics`` on a terminal of its own: the process, and the terminal's other end."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(project)
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
+        kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        os.execve(
+            sys.executable, [sys.executable, "-m", "comics", *words], {**kept, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+        )
+    return process, terminal
+
+
 @pytest.mark.injects("the terminal is closed", "the step is saved, code 129, and the training goes on from it")
 def test_a_closed_terminal_saves_the_step(project: Path) -> None:
     run = "plain_again"
     folder = folder_of(project, run)
     shutil.rmtree(folder, ignore_errors=True)
-    process, terminal = pty.fork()
-    if process == 0:
-        os.chdir(project)
-        os.execve(sys.executable, [sys.executable, "-m", "comics", "train", run], {**os.environ, "PYTHONPATH": str(ROOT)})
+    process, terminal = on_a_terminal(project, "train", run)
     shown = b""
-    while not steps_of(project, run):
+    while not steps_of(project, run) or b"left" not in shown:
         shown += os.read(terminal, 65536)
     os.close(terminal)
     _, status = os.waitpid(process, 0)
     assert os.waitstatus_to_exitcode(status) == 129, shown.decode()
+    text = re.sub(r"\s+", " ", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode()))
+    assert re.search(
+        r"plain_again seed 0: step 1/12, loss [\d.]+ \(class .*?\), [\d.]+ images/s, \d:\d\d:\d\d left", text
+    )  # whole
     assert steps_of(project, run)
     assert train(project, run)[0] == 0
     require_equal(weights(project, run), expected(project, "plain"))

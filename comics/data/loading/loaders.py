@@ -116,8 +116,8 @@ def _annotations(run: ResolvedRun, split: str, root: Path, dataset: str | None =
 
 
 def _ignore_signals(_: int) -> None:
-    """In loader processes: a terminal's Ctrl-C and a cluster's SIGTERM reach them too, and the batch is still wanted."""
-    for one in (signal.SIGINT, signal.SIGTERM):
+    """In loader processes: a terminal's Ctrl-C and end, and a cluster's SIGTERM, reach them too, and the batch is still wanted."""
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
 
 
