@@ -32,7 +32,7 @@ from comics.training.energy import Expense, nvml_counters, rapl_counters
 from comics.training.hardware import autocast_dtype, git_state, gpu_uuid, hardware, precision_measured, versions
 from comics.training.launch import launch, rank, ranks
 from comics.training.messages import warn
-from comics.training.module import TrainingModule
+from comics.training.module import LOG_EVERY, TrainingModule
 from comics.training.norms import over_ranks
 from comics.training.progress import TrainingProgress
 from comics.training.signals import Interruption
@@ -88,7 +88,7 @@ def _trainer(
             CurveLogger(logs / "metrics.csv", first_step),
             TensorBoardLogger(logs, name="", version="tensorboard", **resumed),
         ],
-        log_every_n_steps=10,
+        log_every_n_steps=LOG_EVERY,
         gradient_clip_val=training.clip_gradient_norm or None,
         enable_model_summary=False,
         num_sanity_val_steps=0,

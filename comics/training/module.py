@@ -25,6 +25,9 @@ from comics.training.finite import LossWatch, broken_gradients, broken_terms, gr
 from comics.training.messages import warn
 from comics.weights.finite import some
 
+LOG_EVERY = 10
+"""Steps from one whose values are logged to the next."""
+
 
 def learning_rate_factor(step: int, steps_per_epoch: int, training: TrainingParams) -> float:
     """Factor on the base learning rate at optimiser step `step`: linear warm-up times the drops at the milestones.
@@ -148,7 +151,7 @@ class TrainingModule(lightning.LightningModule):
 
     def _is_logged(self) -> bool:
         """Whether Lightning writes the values of this step. It drops those of the others, at half a millisecond a name."""
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        return (self.global_step + 1) % LOG_EVERY == 0
 
     def terms(self) -> dict[str, float]:
         """The weighted terms of the last batch's loss."""
