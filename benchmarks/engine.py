@@ -23,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytorch_lightning as lightning
 import torch
 
 from comics.data.loading.batches import Batch
@@ -32,7 +33,7 @@ from comics.training import fit
 from comics.training.checkpoints import Checkpoints
 from comics.training.devices import device
 from comics.training.hardware import autocast_dtype
-from comics.training.module import TrainingModule
+from comics.training.module import TrainingModule, seed_step
 
 
 class Timed:
@@ -61,14 +62,16 @@ class Timed:
 
 def bare(run: ResolvedRun, root: Path, steps: int) -> Timed:
     """Train `run` for `steps` with nothing but what training is."""
-    torch.manual_seed(run.seed)
+    lightning.seed_everything(run.seed, verbose=False)
     loader = Timed(training_loader(run, root), steps)
     module = TrainingModule(run, steps)
     model, on = module.model.to(device()).train(), device()
     configured = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     half = autocast_dtype(run.training.precision, on) == torch.bfloat16
-    for batch in loader:
+    for step, batch in enumerate(loader):
+        seed_step(run.seed, step)
+        model.done = step / steps
         with torch.autocast(on.type, torch.bfloat16) if half else nullcontext():
             losses = model.losses(batch.to(on))
         losses.total.backward()

@@ -74,6 +74,12 @@ def parameter_groups(model: nn.Module, training: TrainingParams, body: nn.Module
     ]
 
 
+def seed_step(seed: int, step: int, part: int = 0, rank: int = 0) -> None:
+    """Begin the random numbers of a step, of its `part` where gradients are accumulated, on `rank`."""
+    key = np.random.SeedSequence((seed, step, part, rank))
+    torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
 class TrainingModule(lightning.LightningModule):
     """A `Comics` model, SGD, and the paper's step schedule with warm-up.
 
@@ -129,8 +135,7 @@ class TrainingModule(lightning.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """What a step draws follows from seed, step and rank alone, wherever a training was interrupted."""
         part = batch_idx % self.trainer.accumulate_grad_batches
-        key = np.random.SeedSequence((self.run.seed, self.global_step, part, self.global_rank))
-        torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        seed_step(self.run.seed, self.global_step, part, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         self.model.done = self.global_step / max(1, self.steps_per_epoch * self.run.training.epochs)
