@@ -76,7 +76,8 @@ class TableRow(Block):
     paper: str | None = None
     """The row's name in the paper's table."""
     optional: bool = False
-    """Measured when the run's results, or the detections, exist, the paper's row otherwise."""
+    """Where the run's results, or the detections, do not exist, the paper's row stands in, and a figure of the table trains nothing.
+    The workflow makes the table itself with all its runs."""
 
     def detections_of(self, split: str) -> Path:
         """The file of `detections` on `split`."""

@@ -37,9 +37,10 @@ def score_files(params: Params, runs: Iterable[str], splits: Iterable[str]) -> l
 
 
 def runs_of(params: Params, tables: Iterable[str]) -> set[str]:
-    """The runs, under the names they are trained with, of all rows of `tables` that are not optional."""
+    """The runs, under the names they are trained with, of all rows of `tables`, optional ones too: who asks for a table gets it
+    measured."""
     rows = [row for table in tables for row in params.tables[table].rows]
-    return {params.canonical(row.run) for row in rows if row.run and not row.optional}
+    return {params.canonical(row.run) for row in rows if row.run}
 
 
 def measured_runs(params: Params, table: str, splits: Iterable[str], made: Collection[str] = ()) -> list[str]:

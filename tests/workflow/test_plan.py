@@ -42,6 +42,19 @@ def test_runs_that_are_the_same_are_one(project: Path) -> None:
     assert runs_of(params, ["table_viii"]) == {"temperature_007", "temperature_02", "comics"}
 
 
+def test_who_asks_for_a_table_gets_every_row_of_it_measured(project: Path) -> None:
+    params = load("params.yaml")
+    for table in ("table_ii", "table_iii"):
+        rows = [row.run for row in params.tables[table].rows]
+        assert len(rows) == 15
+        assert None not in rows
+        made = runs_of(params, [table])
+        assert made == {params.canonical(run) for run in rows}
+        assert {file for file in table_files(params, table, made) if file.endswith(".csv")} == {
+            f"results/mini/{run}/seed0/{params.tables[table].splits[0]}.csv" for run in made
+        }
+
+
 def test_every_seed_counts(project: Path) -> None:
     edit(project / "params.yaml", "\nseeds: [0]", "\nseeds: [3, 4]")
     files = score_files(load("params.yaml"), ["da"], ["test_dev", "test_challenge"])

@@ -238,9 +238,10 @@ def test_the_command_that_a_refusal_prints_renews_what_snakemake_did_not_make(ma
 
 
 def test_detections_made_elsewhere_are_scored_as_a_step(project: Path, run: Run) -> None:
-    following = "  table_iii:\n"
-    edit(project / "params.yaml", following, f"      - {{label: Theirs, detections: theirs/found.json}}\n{following}")
-    target = "reports/table_ii.tex"
+    following, row = "  table_iii:\n", "{label: Theirs, detections: theirs/found.json}"
+    table = f"  theirs:\n    caption: A system run elsewhere.\n    splits: [test_dev]\n    rows:\n      - {row}\n"
+    edit(project / "params.yaml", following, table + following)
+    target = "reports/theirs.tex"
     refused = run("snakemake", "-n", target, cwd=project, code=1)
     assert "detections: theirs/found.json: no such file" in refused.stdout
     box = {"image_id": 1, "category_id": 2, "bbox": [2, 2, 20, 20]}
