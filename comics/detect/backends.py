@@ -43,6 +43,7 @@ class Found:
         scores: (N,).
         fake: (N,) bool, whether the detection says Fake.
         masks: of each, the part of its mask that is set (h, w) bool, and where that begins (x, y).
+        mask_scores: (N,) how sure it is of each mask, where the detector says it.
         soft: what they are cut from, to cut them at the size of the original; exported graphs do not give it.
     """
 
@@ -51,6 +52,7 @@ class Found:
     fake: NDArray[np.bool_]
     masks: list[tuple[Mask, tuple[int, int]]] = field(default_factory=list)
     soft: SoftMasks | None = None
+    mask_scores: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Origin:
         image_size: longest side of a picture in px.
         batch_size: pictures at a time.
         calibration: or None.
+        predicts_boxes: whether boxes are predicted, and not only drawn around masks.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Origin:
     image_size: int
     batch_size: int = 1
     calibration: Calibration | None = None
+    predicts_boxes: bool = True
 
 
 class Backend(Protocol):
@@ -250,6 +254,7 @@ class TorchBackend:
             image_size=run.training.image_size,
             batch_size=run.inference.batch_size if self.device.type == "cuda" else 1,
             calibration=calibration,
+            predicts_boxes=model.detector.predicts_boxes,
         )
 
     def find(self, pictures: Sequence[Pixels]) -> list[Found]:
@@ -266,6 +271,7 @@ class TorchBackend:
                 fake=one["labels"].cpu().numpy() == 1,
                 masks=cropped(one["masks"].cpu().numpy()),
                 soft=one.get("soft"),
+                mask_scores=one["mask_scores"].double().cpu().numpy() if "mask_scores" in one else None,
             )
             for one in predictions
         ]
@@ -309,6 +315,7 @@ class OnnxBackend:
                 **{key: about[key] for key in ("name", "detector", "trained_on", "kind", "digest")},
                 image_size=int(about["image_size"]),
                 calibration=from_json(about["calibration"], name) if about.get("calibration") else None,
+                predicts_boxes=bool(about.get("predicts_boxes", True)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{name}: no export of `comics export --onnx` ({error}).") from None

@@ -313,7 +313,10 @@ def about(backend: TorchBackend) -> dict[str, Any]:
     """What an export says of itself."""
     origin = backend.origin
     return {
-        **{name: getattr(origin, name) for name in ("name", "detector", "trained_on", "kind", "digest", "image_size")},
+        **{
+            name: getattr(origin, name)
+            for name in ("name", "detector", "trained_on", "kind", "digest", "image_size", "predicts_boxes")
+        },
         "calibration": None if origin.calibration is None else origin.calibration.as_json(),
     }
 

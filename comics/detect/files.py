@@ -322,6 +322,7 @@ def coco(about: About, found: Sequence[Outcome | Failure]) -> tuple[list[dict[st
                     "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
                     "segmentation": face.rle(one.size),
                     "p_fake": rounded(face.p_fake),
+                    **({} if face.score_mask is None else {"score_mask": face.score_mask}),
                 }
             )
     categories = [{"id": category_id(label), "name": name} for label, name in enumerate(CLASSES)]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -18,8 +19,8 @@ from comics.detect.backends import Backend, Found, Mask, cropped, open_backend
 from comics.detect.outcome import About, Face, Failure, Outcome
 from comics.errors import UserError, did_you_mean
 from comics.evaluation.calibration import THRESHOLDS, UNCALIBRATED_SCORE
-from comics.evaluation.verdicts import FLOOR, OVERLAP, faces
 from comics.images import Picture, Pixels, Source, UnreadableImage, read, shown
+from comics.verdicts import FLOOR, OVERLAP, faces, mask_overlaps
 
 if TYPE_CHECKING:
     from comics.params import ResolvedRun
@@ -146,6 +147,7 @@ class Model:
             threshold_name=str(threshold),
             score=score,
             overlap=OVERLAP if self.calibration is None else self.calibration.overlap,
+            overlap_of="boxes" if origin.predicts_boxes else "masks",
             digest=origin.digest,
         )
 
@@ -279,7 +281,9 @@ class Model:
                 cut |= ((x2 > w - 2) & (left + w < width)) | ((y2 > h - 2) & (top + h < height))
                 keep = np.flatnonzero(~cut)
                 masks = [(one.masks[k][0], (one.masks[k][1][0] + left, one.masks[k][1][1] + top)) for k in keep]
-                found.append(Found(one.boxes[keep] + [left, top, left, top], one.scores[keep], one.fake[keep], masks))
+                mask_scores = None if one.mask_scores is None else one.mask_scores[keep]
+                boxes = one.boxes[keep] + [left, top, left, top]
+                found.append(Found(boxes, one.scores[keep], one.fake[keep], masks, mask_scores=mask_scores))
         return found
 
     def faces_of(self, found: Sequence[Found]) -> tuple[Face, ...]:
@@ -287,9 +291,17 @@ class Model:
         boxes = np.concatenate([one.boxes for one in found]).reshape(-1, 4)
         scores = np.concatenate([one.scores for one in found])
         masks = [mask for one in found for mask in one.masks]
+        of_masks = [
+            None if one.mask_scores is None else one.mask_scores[k] for one in found for k in range(len(one.scores))
+        ]
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
         fake = np.concatenate([one.fake for one in found])
-        grouped = faces(xywh, scores, fake, self.about.overlap, self.floor)
+        overlaps = None
+        if self.about.overlap_of == "masks":
+            overlaps = mask_overlaps(
+                xywh, np.array([crop.sum() for crop, _ in masks], float), partial(_iou, masks), self.about.overlap
+            )
+        grouped = faces(xywh, scores, fake, self.about.overlap, self.floor, overlaps)
         p_fake = grouped.p_fake if self.calibration is None else self.calibration.apply(grouped.p_fake)
         result = []
         for leader, score, probability in zip(grouped.leaders.tolist(), grouped.scores, p_fake, strict=True):
@@ -305,6 +317,7 @@ class Model:
                     fake=bool(probability >= self.about.threshold),
                     crop=crop,
                     corner=corner,
+                    score_mask=None if of_masks[leader] is None else float(of_masks[leader]),
                 )
             )
         return tuple(result)
@@ -329,6 +342,19 @@ def _starts(length: int, side: int) -> list[int]:
         return [0]
     count = int(np.ceil((length - side) / (side * (1 - TILE_OVERLAP)))) + 1
     return [round(start) for start in np.linspace(0, length - side, count)]
+
+
+def _iou(masks: Sequence[tuple[Mask, tuple[int, int]]], one: int, other: int) -> float:
+    """IoU of two of `masks`, each a part and where it begins (x, y)."""
+    (mine, (x, y)), (theirs, (u, v)) = masks[one], masks[other]
+    left, top = max(x, u), max(y, v)
+    right, bottom = min(x + mine.shape[1], u + theirs.shape[1]), min(y + mine.shape[0], v + theirs.shape[0])
+    if left >= right or top >= bottom:
+        return 0.0
+    both = int(
+        (mine[top - y : bottom - y, left - x : right - x] & theirs[top - v : bottom - v, left - u : right - u]).sum()
+    )
+    return both / (int(mine.sum()) + int(theirs.sum()) - both)
 
 
 def name_of(source: Any) -> str:
@@ -390,7 +416,7 @@ def _enlarged(found: Found, size: tuple[int, ...], original: tuple[int, int]) ->
             masks.append((crop, (left + part.left, top + part.top)))
     else:
         masks = [_enlarged_mask(crop, corner, (x, y), original) for crop, corner in found.masks]
-    return Found(found.boxes * [x, y, x, y], found.scores, found.fake, masks)
+    return Found(found.boxes * [x, y, x, y], found.scores, found.fake, masks, mask_scores=found.mask_scores)
 
 
 def _enlarged_mask(

@@ -38,6 +38,7 @@ class Face:
         frame: number of the frame in a video, from 0.
         time: of that frame, in seconds.
         track: number of the face over a video's frames, from 1.
+        score_mask: how sure the detector is of the mask, in [0, 1]; None where it says nothing of it.
     """
 
     box: tuple[float, float, float, float]
@@ -49,6 +50,7 @@ class Face:
     frame: int | None = None
     time: float | None = None
     track: int | None = None
+    score_mask: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -84,6 +86,8 @@ class Face:
             "mask_area": self.mask_area,
             "mask": self.rle(size),
         }
+        if self.score_mask is not None:
+            entry["score_mask"] = round(self.score_mask, 4)
         if self.frame is not None:
             entry |= {"frame": self.frame, "time": round(self.time or 0.0, 3), "track": self.track}
         return entry
@@ -103,6 +107,7 @@ class About:
         threshold_name: as the user chose it: eer, fpr1, fpr5, olrp, or the number.
         score: least score of a face.
         overlap: IoU from which on detections are the same face.
+        overlap_of: `boxes`, or `masks` of a detector that predicts no boxes: whose IoU it is.
         digest: of the weights' run.
     """
 
@@ -115,6 +120,7 @@ class About:
     threshold_name: str
     score: float
     overlap: float
+    overlap_of: str = "boxes"
     digest: str = ""
 
     def as_dict(self) -> dict[str, Any]:

@@ -28,6 +28,9 @@ class Face(_Strict):
 
     box: Annotated[list[float], Field(min_length=4, max_length=4, description="x, y, width, height in px.")]
     score: Annotated[Probability, Field(description="How sure the detector is that there is a face.")]
+    score_mask: (
+        Annotated[Probability, Field(description="How sure it is of the mask; only where it says so.")] | None
+    ) = None
     p_fake: Annotated[
         Probability, Field(description="How likely it is forged; a mere score where model.calibrated is false.")
     ]
@@ -104,6 +107,7 @@ class Model(_Strict):
     threshold_name: str
     score: Probability
     overlap: Probability
+    overlap_of: Literal["boxes", "masks"]
     digest: str
 
 

@@ -1,6 +1,6 @@
 """From a detector's scores to probabilities: P(fake) of a face that is right as often as it says.
 
-Fitted on a split that training never reads. Detections are grouped to faces (`comics.evaluation.verdicts`), faces are
+Fitted on a split that training never reads. Detections are grouped to faces (`comics.verdicts`), faces are
 matched to the truth, and two numbers are learnt from those that have one, as in Platt scaling (Platt, "Probabilistic
 outputs for support vector machines", 1999) and temperature scaling (Guo et al., "On calibration of modern neural networks",
 ICML 2017):
@@ -23,9 +23,9 @@ import numpy as np
 
 from comics.errors import UserError
 from comics.evaluation.inputs import Detections, GroundTruth, read_detections, read_ground_truth
-from comics.evaluation.judging import MATCHED, boxes_of_masks, fake_category
-from comics.evaluation.verdicts import FLOOR, OVERLAP, Bools, Floats, Ints, grouped, probability_of_fake
+from comics.evaluation.judging import MATCHED, faces_found, fake_category
 from comics.files import read_json
+from comics.verdicts import FLOOR, OVERLAP, Bools, Floats, Ints, probability_of_fake
 
 FORMAT = "comics-calibration/1"
 BINS = 10
@@ -158,9 +158,8 @@ def match_faces(truth: GroundTruth, found: Detections, overlap: float = OVERLAP,
         raise UserError(f"{truth.name}: has no category named Fake.", "Calibration is for real and fake faces.")
     if truth.boxes is None:
         raise UserError(f"{truth.name}: has no boxes, by which faces are matched.")
-    boxes = found.boxes if found.boxes is not None else boxes_of_masks(truth, found)
     fake = found.category_ids == category
-    leaders, groups = grouped(boxes, found.scores, found.images, overlap)
+    boxes, leaders, groups = faces_found(truth, found, overlap)
     p_fake = probability_of_fake(found.scores, fake, groups, floor)
     true_fake = (truth.annotation_categories == category).astype(np.int64)
     labels, places, ious = np.full(len(leaders), -1), np.full(len(leaders), -1), np.zeros(len(leaders))

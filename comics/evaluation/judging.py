@@ -1,7 +1,7 @@
 """What is judged, and by which P(fake): faces, images, pixels, videos and tracks.
 
 face
-    The faces that detections add up to (`comics.evaluation.verdicts`) are matched with those of the ground truth, whatever
+    The faces that detections add up to (`comics.verdicts`) are matched with those of the ground truth, whatever
     the class: by descending score, each with the free face it overlaps most, at an IoU of at least 0.5 of boxes (detection)
     or masks (segmentation). A matched face is judged by its P(fake). A face that is not found counts as judged wrongly: a
     missed fake as P(fake) = 0, a missed real one as 1; calibration (ECE, Brier) is of the faces found. What is found beside
@@ -34,7 +34,7 @@ from comics.evaluation.coco import Bools, Floats, Ints, Task
 from comics.evaluation.inputs import Detections, GroundTruth, in_parts
 from comics.evaluation.matching import Matched, mask_library
 from comics.evaluation.rle import inside
-from comics.evaluation.verdicts import grouped, paired_ious, probability_of_fake
+from comics.verdicts import OVERLAP, grouped, grouped_masks, paired_ious, probability_of_fake
 
 Runs = tuple[Ints, Ints, Ints]
 """Number of a mask, first place and the one behind, of each run."""
@@ -126,9 +126,8 @@ class _Found:
 
     def __init__(self, truth: GroundTruth, found: Detections, fake: int) -> None:
         self.found = found
-        self.boxes = found.boxes if found.boxes is not None else boxes_of_masks(truth, found)
         forged = found.category_ids == fake
-        self.leaders, groups = grouped(self.boxes, found.scores, found.images)
+        self.boxes, self.leaders, groups = faces_found(truth, found)
         self.images = found.images[self.leaders]
         self.p_fake = probability_of_fake(found.scores, forged, groups)
         self.values = found.scores[self.leaders] * self.p_fake
@@ -138,15 +137,22 @@ class _Found:
         self.outlines[groups[order]] = order  # of several the last is kept: the highest
 
 
-def boxes_of_masks(truth: GroundTruth, found: Detections) -> Floats:
-    """(N, 4) x, y, width, height of the masks of detections."""
-    from pycocotools import mask as rle
+def faces_found(truth: GroundTruth, found: Detections, overlap: float = OVERLAP) -> tuple[Floats, Ints, Ints]:
+    """Which detections are the same face: those whose boxes overlap or, where there are none, whose masks do.
 
+    Args:
+        overlap: IoU from which on they are.
+
+    Returns:
+        Boxes (N, 4) of all detections, x, y, width, height; leaders (G,) and groups (N,) as `grouped` gives.
+    """
+    if found.boxes is not None:
+        return found.boxes, *grouped(found.boxes, found.scores, found.images, overlap)
     assert found.masks is not None
     texts = found.masks[np.arange(len(found.images))]
     sizes = truth.image_sizes[found.images].tolist()
     entries = [{"size": size, "counts": text} for size, text in zip(sizes, texts, strict=True)]
-    return np.asarray(rle.toBbox(entries), np.float64).reshape(-1, 4)
+    return grouped_masks(entries, found.scores, found.images, overlap)
 
 
 def _matched_faces(truth: GroundTruth, faces: _Found, task: Task, engine: str) -> Floats:

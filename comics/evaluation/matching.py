@@ -19,7 +19,7 @@ from comics.evaluation.coco import AREAS, IOU_THRESHOLDS, RECALL_THRESHOLDS, Boo
 from comics.evaluation.engines import ENGINES
 from comics.evaluation.engines.pairs import Pairs
 from comics.evaluation.inputs import Detections, GroundTruth, collection_paused
-from comics.evaluation.verdicts import paired_ious
+from comics.verdicts import paired_ious
 
 
 @dataclass(frozen=True)

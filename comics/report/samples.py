@@ -18,6 +18,7 @@ from comics.files import read_json
 from comics.params import ComparisonFigure, ExamplesFigure, Params
 from comics.report.results import NotMade, detections_path, read_scores, require, resolved_runs, scores_path
 from comics.score_files import Key
+from comics.verdicts import grouped, grouped_masks, probability_of_fake
 
 HIT, WRONG, AGAIN, FALSE_ALARM, MISS = "hit", "wrong class", "found again", "false alarm", "miss"
 """A detection on a face of its class, on a face of the other class, on a face that a better one is on, on no face; a face
@@ -28,7 +29,7 @@ Outline = NDArray[np.float64]
 
 @dataclass
 class Face:
-    """A face of the ground truth, or a detection."""
+    """A face of the ground truth, or one that was found."""
 
     label: int
     box: tuple[float, float, float, float]
@@ -146,7 +147,7 @@ def thresholds(scores: Mapping[Key, float | None], score: float | str) -> list[f
 def add_detections(
     params: Params, samples: Iterable[Sample], run: str, split: str, score: float | str, iou: float, root: Path = Path()
 ) -> None:
-    """Add `run`'s detections on `split` (first seed) to `samples`, judged.
+    """Add the faces that `run` found on `split` (first seed) to `samples`, one verdict a face, judged.
 
     Raises:
         UserError: detections or scores are missing or stale.
@@ -155,15 +156,37 @@ def add_detections(
     detections, scores = detections_path(resolved, split), scores_path(resolved, split)
     require([(detections, resolved), (scores, resolved)], root)
     least = thresholds(read_scores(root / scores), score)
-    by_image: dict[int, list[Face]] = {}
-    for one in read_json(root / detections):
-        label = class_label(one["category_id"])
-        if one["score"] >= least[label]:
-            face = Face(label, tuple(one["bbox"]), one["segmentation"], one["score"])
-            by_image.setdefault(one["image_id"], []).append(face)
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for entry in read_json(root / detections):
+        by_image.setdefault(entry["image_id"], []).append(entry)
     for sample in samples:
-        sample.found[run] = sorted(by_image.get(sample.image_id, []), key=lambda face: -(face.score or 0))
+        faces = faces_of(by_image.get(sample.image_id, []))
+        sample.found[run] = [face for face in faces if (face.score or 0) >= least[face.label]]
         sample.missed[run] = judge(sample.truth, sample.found[run], iou)
+
+
+def faces_of(entries: Sequence[Mapping[str, Any]]) -> list[Face]:
+    """The faces that the detections of one image add up to, one verdict each (`comics.verdicts`), by descending score.
+
+    A face has box, mask and score of its best detection, and is fake where P(fake), as the detector gives it, is at least 0.5:
+    a figure compares runs, which may be calibrated or not.
+
+    Args:
+        entries: of a COCO results file; without `bbox` where the detector predicts none.
+    """
+    scores = np.array([one["score"] for one in entries], np.float64)
+    fake = np.array([class_label(one["category_id"]) == 1 for one in entries], bool)
+    same = np.zeros(len(entries), np.int64)
+    if all("bbox" in one for one in entries):
+        boxes = np.array([one["bbox"] for one in entries], np.float64).reshape(-1, 4)
+        leaders, groups = grouped(boxes, scores, same)
+    else:
+        boxes, leaders, groups = grouped_masks([one["segmentation"] for one in entries], scores, same)
+    p_fake = probability_of_fake(scores, fake, groups)
+    return [
+        Face(int(p >= 0.5), tuple(boxes[leader].tolist()), entries[leader]["segmentation"], float(scores[leader]))
+        for leader, p in zip(leaders.tolist(), p_fake, strict=True)
+    ]
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:

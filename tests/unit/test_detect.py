@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from detect_scenes import calibration, picture, run_of, write_model
+from detector_scenes import SETTINGS, TINY
 from PIL import Image
 from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
@@ -23,15 +24,16 @@ import comics
 from comics.cli import app
 from comics.detect.backends import Found, Origin
 from comics.detect.draw import BLUE, NARROWEST, ORANGE, draw
-from comics.detect.files import expand, target_of
+from comics.detect.files import coco, expand, target_of
 from comics.detect.model import MINI_NOTICE, UNCALIBRATED_NOTICE, Model, notice_of
 from comics.detect.outcome import Face, Failure, Outcome
 from comics.detect.schema import Document, json_schema
+from comics.detectors import detector_class
 from comics.errors import UserError
-from comics.evaluation.verdicts import FLOOR
 from comics.files import write_json
 from comics.params.datasets import OpenForensicsDataset
 from comics.params.described import from_description
+from comics.verdicts import FLOOR
 
 
 class Fixed:
@@ -87,6 +89,36 @@ def test_two_detections_of_one_face_are_one_face_with_one_verdict():
     assert outcome.p_all_real == pytest.approx(np.prod(1 - outcome.p_fake))
     assert outcome.p_any_fake == pytest.approx(1 - outcome.p_all_real)
     assert outcome.verdict == "fake"
+
+
+def test_a_detector_without_boxes_is_judged_by_the_overlap_of_its_masks():
+    upper, lower = np.triu(np.ones((20, 20), bool), 1), np.tril(np.ones((20, 20), bool))
+    boxes = np.array([(4, 4, 24, 24)] * 3, float)  # two faces whose boxes are the same, the first found in both classes
+    masks = [(upper, (4, 4)), (upper[:, 1:], (5, 4)), (lower, (4, 4))]
+    three = Found(boxes, np.array([0.9, 0.6, 0.8]), np.array([False, True, True]), masks)
+    outcome = Model(Fixed(three, predicts_boxes=False)).detect(np.zeros((64, 64, 3), np.uint8))
+    assert [face.verdict for face in outcome.faces] == ["real", "fake"]
+    assert outcome.faces[0].p_fake == pytest.approx((0.6 + FLOOR) / (1.5 + 2 * FLOOR))
+    assert json.loads(outcome.to_json())["model"]["overlap_of"] == "masks"
+    assert len(Model(Fixed(three)).detect(np.zeros((64, 64, 3), np.uint8)).faces) == 1
+
+
+@pytest.mark.parametrize("detector", ["solov2", "ms_rcnn"])
+def test_what_a_detector_says_of_boxes_and_masks_reaches_the_verdict(detector, tmp_path):
+    """SOLOv2 has no boxes of its own; MS R-CNN has a score of each mask."""
+    settings = detector_class(detector).Settings(**SETTINGS.get(detector, {}))
+    run = run_of(detector=detector, model=TINY.model_copy(update={"settings": settings}), score_threshold=0.01)
+    model = Model(comics.load(write_model(tmp_path, run), device="cpu").backend, score=0.0)
+    outcome = model.detect(picture())
+    document = Document.model_validate_json(outcome.to_json())
+    assert document.model.overlap_of == ("masks" if detector == "solov2" else "boxes")
+    assert outcome.faces
+    for face, entry in zip(outcome.faces, document.files[0].faces, strict=True):
+        assert (face.score_mask is None) == (detector == "solov2")
+        assert entry.score_mask == (None if face.score_mask is None else pytest.approx(face.score_mask, abs=1e-4))
+        assert face.score_mask is None or face.score_mask <= face.score
+    results, _ = coco(outcome.about, [outcome])
+    assert all(("score_mask" in one) == (detector == "ms_rcnn") for one in results)
 
 
 def test_a_picture_without_faces_has_no_probability():
@@ -222,7 +254,7 @@ def test_what_is_no_picture_is_refused(model, bad):
 def test_the_same_detections_as_the_pipelines_step(weights, model, tmp_path):
     from comics.detect.predictor import Predictor
     from comics.detectors.results import coco_results
-    from comics.evaluation.verdicts import faces
+    from comics.verdicts import faces
 
     run = run_of()
     (tmp_path / run.folder).mkdir(parents=True)

@@ -23,8 +23,8 @@ from comics.evaluation import compare, evaluate, match_tasks, read_detections, r
 from comics.evaluation.classification import VERDICT_METRICS, points, verdict_scores
 from comics.evaluation.judging import judged, near_outline
 from comics.evaluation.resampling import draws
-from comics.evaluation.verdicts import faces, grouped
 from comics.report.style import higher_is_better, tex
+from comics.verdicts import faces, grouped, grouped_masks
 
 QUICK = settings(max_examples=40, deadline=None)
 FACE = [20.0, 20.0, 40.0, 40.0]
@@ -44,6 +44,32 @@ def plain_faces(boxes: list[list[float]], scores: list[float], fake: list[bool])
         real = max([scores[one] for one in members if not fake[one]], default=0.0) + 0.05
         found.append((leader, forged / (forged + real), members))
     return found
+
+
+@given(st.integers(0, 10**6))
+@QUICK
+def test_masks_without_boxes_are_grouped_as_by_plain_loops(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(0, 9))
+    masks = np.zeros((count, 24, 30), np.uint8)
+    for mask in masks:
+        x, y, w, h = rng.integers(0, 12, 2).tolist() + rng.integers(0, 14, 2).tolist()
+        mask[y : y + h, x : x + w] = rng.random((h, w)) < 0.9
+    scores, images = rng.random(count).round(1), rng.integers(0, 2, count)
+    entries = [rle.encode(np.asfortranarray(mask)) for mask in masks]
+    boxes, leaders, groups = grouped_masks(entries, scores, images)
+    left = sorted(range(count), key=lambda one: (images[one], -scores[one]))
+    expected: list[set[int]] = []
+    while left:
+        leader, members = left[0], {left[0]}
+        for one in left[1:]:
+            both, either = (masks[one] & masks[leader]).sum(), (masks[one] | masks[leader]).sum()
+            if images[one] == images[leader] and either and both / either >= 0.5:
+                members.add(one)
+        left = [one for one in left if one not in members]
+        expected.append(members)
+    assert [set(np.flatnonzero(groups == group)) for group in range(len(leaders))] == expected
+    np.testing.assert_array_equal(boxes, np.asarray(rle.toBbox(entries)).reshape(-1, 4))
 
 
 @given(st.integers(0, 10**6))

@@ -151,9 +151,10 @@ def detections_elsewhere(wildcards):
 
 
 def sources(*packages):
-    """The Python files of packages of `comics`: input of the cheap steps, so that they follow their code."""
+    """The Python files of packages of `comics`: input of the cheap steps, so that they follow their code. What is one face is
+    asked by both evaluation and report."""
     root = os.path.dirname(os.path.dirname(comics_params.__file__))
-    files = []
+    files = [os.path.join(root, "verdicts.py")] if {"evaluation", "report"} & set(packages) else []
     for package in packages:
         for folder, _, names in os.walk(os.path.join(root, package)):
             files += [os.path.join(folder, name) for name in names if not name.endswith(".pyc")]

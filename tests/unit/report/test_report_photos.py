@@ -18,6 +18,7 @@ from comics.report.samples import (
     add_detections,
     box_iou,
     comparison_samples,
+    faces_of,
     judge,
     outlines,
     pick_differences,
@@ -48,6 +49,28 @@ def test_detections_are_judged_in_order_of_score():
     missed = judge(truth, found, 0.5)
     assert [one.verdict for one in found] == [AGAIN, HIT, WRONG, FALSE_ALARM]
     assert [one.box for one in missed] == [(100, 0, 10, 10)]
+
+
+def entry(label, mask, score, box=None):
+    code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    segmentation = {"size": list(code["size"]), "counts": code["counts"].decode()}
+    return {"image_id": 1, "category_id": label + 1, "score": score, "segmentation": segmentation} | (
+        {"bbox": box} if box else {}
+    )
+
+
+def test_detections_of_both_classes_are_one_face_with_one_verdict():
+    left, right = np.zeros((20, 40)), np.zeros((20, 40))
+    left[5:15, 5:15] = right[5:15, 25:35] = 1
+    boxes = [[5, 5, 10, 10], [5, 6, 10, 10], [25, 5, 10, 10]]
+    entries = [entry(0, left, 0.6, boxes[0]), entry(1, left, 0.7, boxes[1]), entry(0, right, 0.9, boxes[2])]
+    assert [(one.label, one.score, list(one.box)) for one in faces_of(entries)] == [
+        (0, 0.9, boxes[2]),
+        (1, 0.7, boxes[1]),
+    ]
+    assert faces_of([]) == []
+    bare = [{key: value for key, value in one.items() if key != "bbox"} for one in entries]
+    assert [(one.label, one.score, list(one.box)) for one in faces_of(bare)] == [(0, 0.9, boxes[2]), (1, 0.7, boxes[0])]
 
 
 def test_nothing_there_and_nothing_found():

@@ -1,7 +1,8 @@
 """One verdict a face: which detections mean the same face, and how likely it is forged.
 
 A detector reports classes apart: a face may come back twice, as Real with one score and as Fake with another. Detections
-that overlap are one face here, whatever their class, and the scores of its two classes are weighed against each other:
+that overlap are one face here, whatever their class: by an IoU of 0.5 of their boxes or, of a detector that predicts none
+(SOLO, SOLOv2), of their masks. The scores of its two classes are weighed against each other:
 
     P(fake) = (F + floor) / (F + R + 2 floor),
 
@@ -9,12 +10,14 @@ F and R being the highest scores of the face's Fake and of its Real detections, 
 what is not reported: a class without a detection scored below the detector's threshold, but not 0. So a face reported
 once, as Fake with 0.06, is hardly more than undecided (0.69 at a floor of 0.05), and with 0.9 nearly certain (0.95).
 
-Pure numpy, for evaluation and for detection alike.
+Numpy and pycocotools, for evaluation, figures and detection alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+Overlaps = Callable[[Ints, Ints], Floats]
+"""IoU (M,) of the detections (M,) and (M,) of each pair, told by their indices."""
 
 OVERLAP = 0.5
 """IoU from which on two detections are the same face."""
@@ -46,7 +52,9 @@ class Faces:
     groups: Ints
 
 
-def grouped(boxes: Floats, scores: Floats, images: Ints, overlap: float = OVERLAP) -> tuple[Ints, Ints]:
+def grouped(
+    boxes: Floats, scores: Floats, images: Ints, overlap: float = OVERLAP, overlaps: Overlaps | None = None
+) -> tuple[Ints, Ints]:
     """The face of each detection, of many images at once.
 
     The highest scored detection of an image leads a face of all that overlap with it; of the rest, the highest scored
@@ -58,6 +66,7 @@ def grouped(boxes: Floats, scores: Floats, images: Ints, overlap: float = OVERLA
         scores: (N,).
         images: (N,) number of the image that a detection is of.
         overlap: least IoU with the leader; empty boxes overlap with nothing.
+        overlaps: how detections overlap where it is not told by their boxes, such as masks of a detector without boxes.
 
     Returns:
         leaders (G,), by image and descending score, and the face (N,) of each detection, an index into them.
@@ -68,7 +77,8 @@ def grouped(boxes: Floats, scores: Floats, images: Ints, overlap: float = OVERLA
         # The first that is left of every image leads; a round settles one face of each.
         first = np.flatnonzero(np.diff(images[order], prepend=images[order[0]] - 1))
         leaders = np.repeat(order[first], np.diff(first, append=len(order)))
-        joins = paired_ious(boxes[order], boxes[leaders]) >= overlap
+        ious = paired_ious(boxes[order], boxes[leaders]) if overlaps is None else overlaps(order, leaders)
+        joins = ious >= overlap
         joins[first] = True
         leader_of[order[joins]] = leaders[joins]
         order = order[~joins]
@@ -77,6 +87,50 @@ def grouped(boxes: Floats, scores: Floats, images: Ints, overlap: float = OVERLA
     place = np.empty(len(scores), np.int64)
     place[leaders] = np.arange(len(leaders))
     return leaders, place[leader_of]
+
+
+def grouped_masks(
+    entries: Sequence[dict[str, Any]], scores: Floats, images: Ints, overlap: float = OVERLAP
+) -> tuple[Floats, Ints, Ints]:
+    """`grouped` by the overlap of masks, for detectors that predict no boxes.
+
+    Args:
+        entries: (N,) masks as COCO's run lengths.
+        scores, images, overlap: see `grouped`.
+
+    Returns:
+        Boxes of the masks (N, 4) x, y, width, height; then what `grouped` gives.
+    """
+    from pycocotools import mask as rle
+
+    boxes = np.asarray(rle.toBbox(list(entries)), np.float64).reshape(-1, 4)
+    areas = np.asarray(rle.area(list(entries)), np.float64).reshape(-1)
+
+    def iou(one: int, other: int) -> float:
+        return float(rle.iou([entries[one]], [entries[other]], [0])[0, 0])
+
+    return boxes, *grouped(boxes, scores, images, overlap, mask_overlaps(boxes, areas, iou, overlap))
+
+
+def mask_overlaps(boxes: Floats, areas: Floats, iou: Callable[[int, int], float], overlap: float = OVERLAP) -> Overlaps:
+    """How masks overlap, for `grouped`; 0 where it is told without looking that it is less than `overlap`.
+
+    Args:
+        boxes: (N, 4) around the masks.
+        areas: (N,) of the masks.
+        iou: of two masks, by their indices.
+        overlap: what `grouped` is given.
+    """
+
+    def overlaps(ours: Ints, theirs: Ints) -> Floats:
+        # An IoU of masks is at most the ratio of their areas, and 0 where their boxes are apart.
+        least, most = np.minimum(areas[ours], areas[theirs]), np.maximum(areas[ours], areas[theirs])
+        near = np.flatnonzero((least >= overlap * most) & (most > 0) & (paired_ious(boxes[ours], boxes[theirs]) > 0))
+        ious = np.zeros(len(ours))
+        ious[near] = [iou(one, other) for one, other in zip(ours[near].tolist(), theirs[near].tolist(), strict=True)]
+        return ious
+
+    return overlaps
 
 
 def paired_ious(one: Floats, other: Floats) -> Floats:
@@ -103,7 +157,14 @@ def probability_of_fake(scores: Floats, fake: Bools, groups: Ints, floor: float 
     return forged / (real + forged)
 
 
-def faces(boxes: Floats, scores: Floats, fake: Bools, overlap: float = OVERLAP, floor: float = FLOOR) -> Faces:
+def faces(
+    boxes: Floats,
+    scores: Floats,
+    fake: Bools,
+    overlap: float = OVERLAP,
+    floor: float = FLOOR,
+    overlaps: Overlaps | None = None,
+) -> Faces:
     """The faces of one image, each with its verdict.
 
     Args:
@@ -112,6 +173,7 @@ def faces(boxes: Floats, scores: Floats, fake: Bools, overlap: float = OVERLAP, 
         fake: (N,) whether the detection says Fake.
         overlap: IoU from which on detections are one face.
         floor: score of a class that is not reported.
+        overlaps: see `grouped`.
     """
-    leaders, groups = grouped(boxes, scores, np.zeros(len(scores), np.int64), overlap)
+    leaders, groups = grouped(boxes, scores, np.zeros(len(scores), np.int64), overlap, overlaps)
     return Faces(leaders, scores[leaders], probability_of_fake(scores, fake, groups, floor), groups)
