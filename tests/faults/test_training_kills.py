@@ -120,9 +120,13 @@ def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signu
     log.unlink(missing_ok=True)
     with training(project, run) as process:
         wait_for(lambda: max(steps_of(project, run), default=0) >= 10, process)  # when the first values are logged
-        for signum in signums:
+        first, *others = signums
+        os.killpg(process.pid, first)
+        wait_for(
+            lambda: "saved first" in log.read_text(), process
+        )  # of signals that wait together the lowest number is told first
+        for signum in others:
             os.killpg(process.pid, signum)
-            time.sleep(0.001)  # each arrives by itself
     assert code_of(process) == code
     text = log.read_text()
     assert text.count("the step is ended and saved first") == 1
