@@ -56,9 +56,10 @@ def measure(on: torch.device) -> Measured:
     generator = torch.Generator().manual_seed(0)
     widths = [(64, 64, 1, 3), (64, 128, 2, 3), (128, 128, 1, 3), (128, 256, 1, 1)]
     layers: list[nn.Module] = []
-    for inputs, outputs, stride, kernel in widths:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-        layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+    with torch.random.fork_rng(devices=[]):  # a training that measures draws the same as one that need not
+        for inputs, outputs, stride, kernel in widths:
+            conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+            layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
     model = nn.Sequential(*layers).to(on, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         for parameter in model.parameters():

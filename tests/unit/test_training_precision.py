@@ -29,6 +29,15 @@ def test_it_is_measured_once_and_kept_by_machine(tmp_path: Path, monkeypatch: py
     assert measured(CPU, "one processor", path) == Measured(2.0, 1.0)
 
 
+def test_measuring_leaves_the_draws_of_the_training_as_they_were() -> None:
+    """Otherwise the one of several runs that measures begins with other heads than its seed says."""
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    precision.measure(CPU)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_a_damaged_or_forbidden_cache_only_costs_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "measure", lambda on: Measured(2.0, 1.0))
     path = tmp_path / "precision.json"
