@@ -5,9 +5,9 @@ python benchmarks/commands.py            # the least of five calls each, in the 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from pathlib import Path
+
+from dag import called
 
 CALLS = (
     "--help",
@@ -21,16 +21,7 @@ CALLS = (
 )
 
 
-def processor_time(words: str) -> tuple[int, float]:
-    """The exit code of ``comics WORDS``, and its processor time in seconds."""
-    before = os.times()
-    code = subprocess.run([sys.executable, "-m", "comics", *words.split()], capture_output=True, check=False).returncode
-    after = os.times()
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    return code, spent
-
-
 if __name__ == "__main__":
     for words in CALLS:
-        rounds = [processor_time(words) for _ in range(5)]
-        print(f"{min(spent for _, spent in rounds):.2f} s, code {rounds[0][0]}: comics {words}")
+        rounds = [called(["-m", "comics", *words.split()], Path()) for _ in range(5)]
+        print(f"{min(spent for _, spent in rounds):.2f} s, code {rounds[0][0].returncode}: comics {words}")

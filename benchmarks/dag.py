@@ -56,15 +56,21 @@ def make_project(folder: Path, more: int) -> None:
         os.chdir(before_folder)
 
 
-def seconds(words: list[str], folder: Path) -> float:
-    """Processor seconds of one call."""
+def called(words: list[str], folder: Path) -> tuple[subprocess.CompletedProcess[str], float]:
+    """One call of Python, and its processor seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def seconds(words: list[str], folder: Path) -> float:
+    """Processor seconds of a call that succeeds."""
+    done, spent = called(words, folder)
     if done.returncode:
         raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return spent
 
 
 def main() -> None:

@@ -89,36 +89,29 @@ def grouped(
     return leaders, place[leader_of]
 
 
-def grouped_masks(
-    entries: Sequence[dict[str, Any]], scores: Floats, images: Ints, overlap: float = OVERLAP
-) -> tuple[Floats, Ints, Ints]:
-    """`grouped` by the overlap of masks, for detectors that predict no boxes.
-
-    Args:
-        entries: (N,) masks as COCO's run lengths.
-        scores, images, overlap: see `grouped`.
-
-    Returns:
-        Boxes of the masks (N, 4) x, y, width, height; then what `grouped` gives.
-    """
+def coco_masks(entries: Sequence[dict[str, Any]], overlap: float = OVERLAP) -> tuple[Floats, Overlaps]:
+    """Of masks as COCO's run lengths (N), by detectors that predict no boxes: their boxes (N, 4) x, y, width, height, and how they
+    overlap, for `grouped` with the same `overlap`."""
     from pycocotools import mask as rle
 
     boxes = np.asarray(rle.toBbox(list(entries)), np.float64).reshape(-1, 4)
     areas = np.asarray(rle.area(list(entries)), np.float64).reshape(-1)
 
-    def iou(one: int, other: int) -> float:
-        return float(rle.iou([entries[one]], [entries[other]], [0])[0, 0])
+    def shared(one: int, other: int) -> float:
+        return float(rle.area(rle.merge([entries[one], entries[other]], intersect=True)))
 
-    return boxes, *grouped(boxes, scores, images, overlap, mask_overlaps(boxes, areas, iou, overlap))
+    return boxes, mask_overlaps(boxes, areas, shared, overlap)
 
 
-def mask_overlaps(boxes: Floats, areas: Floats, iou: Callable[[int, int], float], overlap: float = OVERLAP) -> Overlaps:
+def mask_overlaps(
+    boxes: Floats, areas: Floats, shared: Callable[[int, int], float], overlap: float = OVERLAP
+) -> Overlaps:
     """How masks overlap, for `grouped`; 0 where it is told without looking that it is less than `overlap`.
 
     Args:
         boxes: (N, 4) around the masks.
-        areas: (N,) of the masks.
-        iou: of two masks, by their indices.
+        areas: (N,) pixels of the masks.
+        shared: pixels that two masks have in common, by their indices.
         overlap: what `grouped` is given.
     """
 
@@ -126,9 +119,9 @@ def mask_overlaps(boxes: Floats, areas: Floats, iou: Callable[[int, int], float]
         # An IoU of masks is at most the ratio of their areas, and 0 where their boxes are apart.
         least, most = np.minimum(areas[ours], areas[theirs]), np.maximum(areas[ours], areas[theirs])
         near = np.flatnonzero((least >= overlap * most) & (most > 0) & (paired_ious(boxes[ours], boxes[theirs]) > 0))
-        ious = np.zeros(len(ours))
-        ious[near] = [iou(one, other) for one, other in zip(ours[near].tolist(), theirs[near].tolist(), strict=True)]
-        return ious
+        both = np.zeros(len(ours))
+        both[near] = [shared(one, other) for one, other in zip(ours[near].tolist(), theirs[near].tolist(), strict=True)]
+        return both / np.maximum(least + most - both, 1)
 
     return overlaps
 

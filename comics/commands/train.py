@@ -110,7 +110,9 @@ def _runs_table(width: int, live: bool) -> Table:
     columns = ["run", "seed", "made of", "state", *params.test_splits]
     if width < 110:
         columns.remove("made of")
-    lines, states = [], []
+    working: list[list[str]] = []
+    lines: list[list[str]] = []
+    trained = 0
     for name in params.runs:
         canonical = params.canonical(name)
         for seed in params.seeds(name):
@@ -119,20 +121,22 @@ def _runs_table(width: int, live: bool) -> Table:
             if live and same:
                 continue
             at_work = None if same else _at_work(run)
+            state = same or at_work or training_state(run)
+            trained += state == "trained"
             cells = {
                 "run": name,
                 "seed": str(seed),
                 "made of": " + ".join([run.detector, *run.params.components])
                 + (f" on {run.dataset_name}" if run.dataset_name != params.dataset else ""),
-                "state": same or at_work or training_state(run),
+                "state": state,
                 **{split: _score(run, split) for split in params.test_splits},
             }
-            lines.append([cells[column] for column in columns])
-            states.append("at work" if at_work else cells["state"])
+            # what moves stands where a low terminal shows it
+            (working if live and at_work else lines).append([cells[column] for column in columns])
+    lines = working + lines
     title = f"Runs on {params.dataset} (AP of boxes / masks, percent)"
-    if live:  # what moves stands where a low terminal shows it
-        lines = [lines[row] for row in sorted(range(len(lines)), key=lambda row: states[row] != "at work")]
-        title += f"\n{states.count('at work')} at work, {states.count('trained')} of {len(states)} trained"
+    if live:
+        title += f"\n{len(working)} at work, {trained} of {len(lines)} trained"
     table = Table(*columns, title=title)
     widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
     if sum(widths) + 3 * len(widths) + 1 <= width:

@@ -291,16 +291,14 @@ class Model:
         boxes = np.concatenate([one.boxes for one in found]).reshape(-1, 4)
         scores = np.concatenate([one.scores for one in found])
         masks = [mask for one in found for mask in one.masks]
-        of_masks = [
-            None if one.mask_scores is None else one.mask_scores[k] for one in found for k in range(len(one.scores))
-        ]
+        mask_scores = [one.mask_scores for one in found if one.mask_scores is not None]  # of all, or of none
+        of_masks = np.concatenate(mask_scores) if mask_scores else None
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
         fake = np.concatenate([one.fake for one in found])
         overlaps = None
         if self.about.overlap_of == "masks":
-            overlaps = mask_overlaps(
-                xywh, np.array([crop.sum() for crop, _ in masks], float), partial(_iou, masks), self.about.overlap
-            )
+            areas = np.array([crop.sum() for crop, _ in masks], float)
+            overlaps = mask_overlaps(xywh, areas, partial(_shared, masks), self.about.overlap)
         grouped = faces(xywh, scores, fake, self.about.overlap, self.floor, overlaps)
         p_fake = grouped.p_fake if self.calibration is None else self.calibration.apply(grouped.p_fake)
         result = []
@@ -317,7 +315,7 @@ class Model:
                     fake=bool(probability >= self.about.threshold),
                     crop=crop,
                     corner=corner,
-                    score_mask=None if of_masks[leader] is None else float(of_masks[leader]),
+                    score_mask=None if of_masks is None else float(of_masks[leader]),
                 )
             )
         return tuple(result)
@@ -344,17 +342,16 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(start) for start in np.linspace(0, length - side, count)]
 
 
-def _iou(masks: Sequence[tuple[Mask, tuple[int, int]]], one: int, other: int) -> float:
-    """IoU of two of `masks`, each a part and where it begins (x, y)."""
+def _shared(masks: Sequence[tuple[Mask, tuple[int, int]]], one: int, other: int) -> int:
+    """Pixels that two of `masks` have in common, each a part and where it begins (x, y)."""
     (mine, (x, y)), (theirs, (u, v)) = masks[one], masks[other]
     left, top = max(x, u), max(y, v)
     right, bottom = min(x + mine.shape[1], u + theirs.shape[1]), min(y + mine.shape[0], v + theirs.shape[0])
     if left >= right or top >= bottom:
-        return 0.0
-    both = int(
+        return 0
+    return int(
         (mine[top - y : bottom - y, left - x : right - x] & theirs[top - v : bottom - v, left - u : right - u]).sum()
     )
-    return both / (int(mine.sum()) + int(theirs.sum()) - both)
 
 
 def name_of(source: Any) -> str:

@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from comics.evaluation.coco import Bools, Floats, Ints
 
 THRESHOLD = 0.5
 """P(fake) from which on something is called fake."""

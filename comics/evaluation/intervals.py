@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from comics.evaluation.coco import Floats
 
 CONFIDENCE = 0.95
 BLOCKS = 100

@@ -34,7 +34,7 @@ from comics.evaluation.coco import Bools, Floats, Ints, Task
 from comics.evaluation.inputs import Detections, GroundTruth, in_parts
 from comics.evaluation.matching import Matched, mask_library
 from comics.evaluation.rle import inside
-from comics.verdicts import OVERLAP, grouped, grouped_masks, paired_ious, probability_of_fake
+from comics.verdicts import OVERLAP, coco_masks, grouped, paired_ious, probability_of_fake
 
 Runs = tuple[Ints, Ints, Ints]
 """Number of a mask, first place and the one behind, of each run."""
@@ -152,7 +152,8 @@ def faces_found(truth: GroundTruth, found: Detections, overlap: float = OVERLAP)
     texts = found.masks[np.arange(len(found.images))]
     sizes = truth.image_sizes[found.images].tolist()
     entries = [{"size": size, "counts": text} for size, text in zip(sizes, texts, strict=True)]
-    return grouped_masks(entries, found.scores, found.images, overlap)
+    boxes, overlaps = coco_masks(entries, overlap)
+    return boxes, *grouped(boxes, found.scores, found.images, overlap, overlaps)
 
 
 def _matched_faces(truth: GroundTruth, faces: _Found, task: Task, engine: str) -> Floats:

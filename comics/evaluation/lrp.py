@@ -16,10 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from comics.evaluation.coco import Bools, Floats
 
 TAU = 0.5
 """IoU from which on a detection and an object match."""

@@ -18,7 +18,7 @@ from comics.files import read_json
 from comics.params import ComparisonFigure, ExamplesFigure, Params
 from comics.report.results import NotMade, detections_path, read_scores, require, resolved_runs, scores_path
 from comics.score_files import Key
-from comics.verdicts import grouped, grouped_masks, probability_of_fake
+from comics.verdicts import coco_masks, faces
 
 HIT, WRONG, AGAIN, FALSE_ALARM, MISS = "hit", "wrong class", "found again", "false alarm", "miss"
 """A detection on a face of its class, on a face of the other class, on a face that a better one is on, on no face; a face
@@ -160,8 +160,8 @@ def add_detections(
     for entry in read_json(root / detections):
         by_image.setdefault(entry["image_id"], []).append(entry)
     for sample in samples:
-        faces = faces_of(by_image.get(sample.image_id, []))
-        sample.found[run] = [face for face in faces if (face.score or 0) >= least[face.label]]
+        found = faces_of(by_image.get(sample.image_id, []))
+        sample.found[run] = [face for face in found if (face.score or 0) >= least[face.label]]
         sample.missed[run] = judge(sample.truth, sample.found[run], iou)
 
 
@@ -176,16 +176,14 @@ def faces_of(entries: Sequence[Mapping[str, Any]]) -> list[Face]:
     """
     scores = np.array([one["score"] for one in entries], np.float64)
     fake = np.array([class_label(one["category_id"]) == 1 for one in entries], bool)
-    same = np.zeros(len(entries), np.int64)
     if all("bbox" in one for one in entries):
-        boxes = np.array([one["bbox"] for one in entries], np.float64).reshape(-1, 4)
-        leaders, groups = grouped(boxes, scores, same)
+        boxes, overlaps = np.array([one["bbox"] for one in entries], np.float64).reshape(-1, 4), None
     else:
-        boxes, leaders, groups = grouped_masks([one["segmentation"] for one in entries], scores, same)
-    p_fake = probability_of_fake(scores, fake, groups)
+        boxes, overlaps = coco_masks([one["segmentation"] for one in entries])
+    found = faces(boxes, scores, fake, overlaps=overlaps)
     return [
         Face(int(p >= 0.5), tuple(boxes[leader].tolist()), entries[leader]["segmentation"], float(scores[leader]))
-        for leader, p in zip(leaders.tolist(), p_fake, strict=True)
+        for leader, p in zip(found.leaders.tolist(), found.p_fake, strict=True)
     ]
 
 

@@ -122,9 +122,8 @@ def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signu
         wait_for(lambda: max(steps_of(project, run), default=0) >= 10, process)  # when the first values are logged
         first, *others = signums
         os.killpg(process.pid, first)
-        wait_for(
-            lambda: "saved first" in log.read_text(), process
-        )  # of signals that wait together the lowest number is told first
+        # It is said before the others come: of signals that wait together the lowest number is told first.
+        wait_for(lambda: "saved first" in log.read_text(), process)
         for signum in others:
             os.killpg(process.pid, signum)
     assert code_of(process) == code

@@ -24,7 +24,7 @@ from comics.evaluation.classification import VERDICT_METRICS, points, verdict_sc
 from comics.evaluation.judging import judged, near_outline
 from comics.evaluation.resampling import draws
 from comics.report.style import higher_is_better, tex
-from comics.verdicts import faces, grouped, grouped_masks
+from comics.verdicts import coco_masks, faces, grouped
 
 QUICK = settings(max_examples=40, deadline=None)
 FACE = [20.0, 20.0, 40.0, 40.0]
@@ -57,7 +57,8 @@ def test_masks_without_boxes_are_grouped_as_by_plain_loops(seed: int) -> None:
         mask[y : y + h, x : x + w] = rng.random((h, w)) < 0.9
     scores, images = rng.random(count).round(1), rng.integers(0, 2, count)
     entries = [rle.encode(np.asfortranarray(mask)) for mask in masks]
-    boxes, leaders, groups = grouped_masks(entries, scores, images)
+    boxes, overlaps = coco_masks(entries)
+    leaders, groups = grouped(boxes, scores, images, overlaps=overlaps)
     left = sorted(range(count), key=lambda one: (images[one], -scores[one]))
     expected: list[set[int]] = []
     while left:
