@@ -24,7 +24,7 @@ import pytest
 import torch
 import trainings
 from injection import ROOT
-from trainings import RUNS, STEPS, code_of, comics, require_equal, steps_of, train, training, wait_for, weights
+from trainings import RUNS, STEPS, code_of, comics, require_equal, slowly, steps_of, train, training, wait_for, weights
 
 from comics.files import read_json
 from comics.params import load
@@ -118,7 +118,7 @@ def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signu
     shutil.rmtree(folder, ignore_errors=True)
     log = project / f"{run}.log"
     log.unlink(missing_ok=True)
-    with training(project, run) as process:
+    with training(project, run, slowly) as process:
         wait_for(lambda: max(steps_of(project, run), default=0) >= 10, process)  # when the first values are logged
         first, *others = signums
         os.killpg(process.pid, first)
@@ -146,6 +146,7 @@ def test_a_signal_saves_the_step_and_the_exit_code_tells_it(project: Path, signu
 
 def slow_saving() -> None:
     """A checkpoint takes a minute: time for a second signal."""
+    slowly()
     from comics.training.checkpoints import Checkpoints
 
     original = Checkpoints._save
@@ -177,14 +178,16 @@ def test_a_second_interrupt_ends_at_once(project: Path) -> None:
 
 
 def on_a_terminal(project: Path, *words: str, columns: int = 80) -> tuple[int, int]:
-    """Start ``comics`` on a terminal of its own: the process, and the terminal's other end."""
+    """Start ``comics`` on a terminal of its own, its trainings `slowly`: the process, and the terminal's other end."""
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(project)
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
         kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+        started = "import trainings; trainings.slowly(); from comics.cli import main; main()"
         os.execve(
-            sys.executable, [sys.executable, "-m", "comics", *words], {**kept, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+            sys.executable, [sys.executable, "-c", started, *words], {**kept, "TERM": "xterm", "PYTHONPATH": path}
         )
     return process, terminal
 
@@ -195,16 +198,14 @@ def test_a_closed_terminal_saves_the_step(project: Path) -> None:
     folder = folder_of(project, run)
     shutil.rmtree(folder, ignore_errors=True)
     process, terminal = on_a_terminal(project, "train", run)
-    shown = b""
-    while not steps_of(project, run) or b"left" not in shown:
+    whole = r"plain_again seed 0: step \d+/12, loss [\d.]+ \(class .*?\), [\d.]+ images/s, \d:\d\d:\d\d left"
+    shown, text = b"", ""
+    while not (steps_of(project, run) and re.search(whole, text)):
         shown += os.read(terminal, 65536)
+        text = re.sub(r"\s+", " ", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode(errors="ignore")))
     os.close(terminal)
     _, status = os.waitpid(process, 0)
-    assert os.waitstatus_to_exitcode(status) == 129, shown.decode()
-    text = re.sub(r"\s+", " ", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode()))
-    assert re.search(
-        r"plain_again seed 0: step 1/12, loss [\d.]+ \(class .*?\), [\d.]+ images/s, \d:\d\d:\d\d left", text
-    )  # whole
+    assert os.waitstatus_to_exitcode(status) == 129, text
     assert steps_of(project, run)
     assert train(project, run)[0] == 0
     require_equal(weights(project, run), expected(project, "plain"))
@@ -242,7 +243,7 @@ def test_an_epoch_whose_last_step_was_interrupted_is_counted_once(project: Path,
 
 def interrupted(project: Path, run: str, after: int = 3) -> None:
     """Leave `run` with two whole checkpoints."""
-    with training(project, run) as process:
+    with training(project, run, slowly) as process:
         wait_for(lambda: max(steps_of(project, run), default=0) >= after, process)
         process.kill()
 
@@ -335,6 +336,7 @@ def test_a_clusters_warning_signal_leaves_no_checkpoint_in_the_project(alone: Pa
 
 
 def in_slurm_ignoring_usr1() -> None:
+    slowly()
     in_slurm()
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
@@ -443,7 +445,7 @@ def test_two_processes_on_a_processor_train_as_one_and_stop_together(project: Pa
         (project / "params.yaml").write_text(shared.replace("batch_size: 4", "batch_size: 4\n    devices: 2"))
         log = project / f"{run}.log"
         log.unlink(missing_ok=True)
-        with training(project, run) as process:
+        with training(project, run, slowly) as process:
             wait_for(lambda: bool(steps_of(project, run)), process, 120)
             os.kill(process.pid, signal.SIGTERM)
         assert code_of(process) == 143, log.read_text()
