@@ -45,7 +45,7 @@ def test_conda_pins_are_those_of_pyproject() -> None:
 def imported(*folders: str) -> set[str]:
     """Names of the distributions that the Python files of `folders` import, without the standard library and our own."""
     modules = set()
-    own = {"comics", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+    own = {"comics", *(path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))}
     for path in [path for folder in folders for path in (ROOT / folder).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
