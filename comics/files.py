@@ -43,6 +43,8 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     return digest
 
 
+_LONG_NAME, _CUT = 240, 50
+"""Bytes of a name that leave no room for what a temporary name has more, of 255; characters that are left of its stem."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a write is told where there is no room for it: on the disk, for the user, in a file."""
 
@@ -60,7 +62,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     target, written = Path(path), 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
+        stem = target.stem if len(os.fsencode(target.name)) < _LONG_NAME else target.stem[:_CUT]
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{stem}.", suffix=target.suffix)
         os.close(handle)
         beside = Path(name)
         try:

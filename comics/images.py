@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ MAX_PIXELS = 500 * 10**6
 Pixels = NDArray[np.uint8]
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
 
+UNNAMED = "the picture"
+"""What messages call one that has no name."""
+
 _PROGRAMS = frozenset({"EPS", "WMF", "MPEG", "GRIB", "HDF5", "BUFR"})
 _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 _ORIENTATION = 0x0112
@@ -42,6 +46,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_STEERING = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 _guard = threading.Lock()
 
 
@@ -65,8 +71,13 @@ class Picture:
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    """A file's name as text that can be printed and written as UTF-8, whatever its bytes are."""
-    return os.fsencode(os.fspath(name)).decode("utf-8", "backslashreplace")
+    """A file's name as text that can be printed and written as UTF-8, whatever its bytes are.
+
+    Bytes that are no UTF-8, and characters that move the cursor, break the line or turn the direction of writing, become
+    escapes: a name is not to write on a terminal what it likes.
+    """
+    text = os.fsencode(os.fspath(name)).decode("utf-8", "backslashreplace")
+    return _STEERING.sub(lambda one: one[0].encode("unicode_escape").decode(), text)
 
 
 @contextmanager
@@ -80,7 +91,7 @@ def opened(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
     Raises:
         UnreadableImage: it is absent, no image, damaged, or too large; also when that only turns out inside the block.
     """
-    name = shown(source) if isinstance(source, str | os.PathLike) else "the picture"
+    name = shown(source) if isinstance(source, str | os.PathLike) else UNNAMED
     try:
         if isinstance(source, Image.Image):
             _within(source, max_pixels)
@@ -123,8 +134,9 @@ def _open(stream: Any) -> Image.Image:
         try:
             return Image.open(stream, formats=_kinds())
         except UnidentifiedImageError:
-            if not _heif():
+            if not _is_heif(stream):
                 raise
+            _register_heif()
             return Image.open(stream, formats=_kinds())
         finally:
             Image.MAX_IMAGE_PIXELS = limit
@@ -136,16 +148,24 @@ def _kinds() -> list[str]:
     return [kind for kind in Image.OPEN if kind not in _PROGRAMS]
 
 
-def _heif() -> bool:
-    """Whether pillow-heif, where it is installed, could now be asked for the first time."""
-    if "HEIF" in Image.OPEN:
-        return False
+def _is_heif(stream: Any) -> bool:
+    """Whether it begins as HEIC and HEIF do, the pictures of many telephones."""
+    if isinstance(stream, str | os.PathLike):
+        with open(stream, "rb") as file:
+            return _is_heif(file)
+    stream.seek(0)
+    head = stream.read(12)
+    stream.seek(0)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _register_heif() -> None:
+    """Let pillow read HEIC by pillow-heif, which is imported only where there is such a file."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        return False
+        raise UnreadableImage("HEIC needs pillow-heif, which is not installed (pip install pillow-heif).") from None
     register_heif_opener()
-    return True
 
 
 def _within(image: Image.Image, max_pixels: int) -> None:

@@ -61,7 +61,16 @@ def detect(
 
         print(json.dumps(json_schema(), indent=2))
         return
-    from comics.detect.files import as_text, check_formats, expand, look, outputs, refuse_existing, write_results
+    from comics.detect.files import (
+        as_text,
+        check_formats,
+        expand,
+        look,
+        outputs,
+        refuse_existing,
+        require_folder,
+        write_results,
+    )
     from comics.detect.model import Model, load
     from comics.detect.outcome import Failure, Outcome, summary
 
@@ -79,9 +88,10 @@ def detect(
     files = {} if printing else outputs(folder, chosen, given)
     if not overwrite:
         refuse_existing(files)
-
     model = load(weights if weights is not None else run or "comics", seed=seed, device=device, precision=precision)
     model = Model(model.backend, threshold or None, score)
+    if not printing:
+        require_folder(folder)
     notes = sys.stderr if printing else sys.stdout
     print(model.about.notice, file=sys.stderr)
     found: list[Outcome | Failure] = []

@@ -26,8 +26,13 @@ def colour_of(face: Face) -> tuple[int, int, int]:
 
 def label_of(face: Face, calibrated: bool) -> str:
     """What is written at a face: the verdict, and P(fake) in percent, or the score where it is no probability."""
-    value = f"{100 * face.p_fake:.0f} %" if calibrated else f"score {face.p_fake:.2f}"
+    value = percent(face.p_fake) if calibrated else f"score {face.p_fake:.2f}"
     return f"{face.verdict}, P(fake) {value}" if calibrated else f"{face.verdict}, {value}"
+
+
+def percent(p: float) -> str:
+    """A probability in words that no calibration makes certain: never 0 % or 100 %."""
+    return "< 1 %" if p < 0.01 else "> 99 %" if p > 0.99 else f"{100 * p:.0f} %"
 
 
 def draw(picture: Any, outcome: Outcome, faces: tuple[Face, ...] | None = None, legend: bool = True) -> Image.Image:
@@ -118,7 +123,7 @@ def _counted(outcome: Outcome) -> str:
         return "no face found"
     text = f"{len(fakes)} {'face' if len(fakes) == 1 else 'faces'}, {sum(fakes)} taken for fake"
     if outcome.about.calibrated and outcome.p_any_fake is not None:
-        text += f"; P(any fake) {100 * outcome.p_any_fake:.0f} %"
+        text += f"; P(any fake) {percent(outcome.p_any_fake)}"
     return text
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import hashlib
 import json
 import os
 import sys
@@ -32,6 +33,10 @@ VIDEO_SUFFIXES = frozenset(
 )
 OVERLAY_SIDE = 2048
 """Longest side of an overlay in px."""
+OVERLAY_ENDS = (".faces.jpg", ".faces.mp4")
+"""What overlays end in; folders and patterns leave such files out, so that no overlay is looked at in its turn."""
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
 STDIN = "-"
 STDIN_BYTES = 1 << 30
 """More is not read from standard input."""
@@ -62,55 +67,66 @@ class Given:
 def image_suffixes() -> frozenset[str]:
     """Suffixes of files that pillow reads."""
     known = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in known.items() if kind in Image.OPEN) - {
-        ".pdf",
-        ".eps",
-        ".ps",
-        ".mpg",
-        ".mpeg",
-    }
+    readable = frozenset(suffix for suffix, kind in known.items() if kind in Image.OPEN)
+    # HEIC is read where pillow-heif is installed, and named as unreadable where it is not
+    return (readable | {".heic", ".heif", ".hif"}) - {".pdf", ".eps", ".ps", ".mpg", ".mpeg"}
 
 
 def expand(paths: Iterable[str], stdin: IO[bytes] | None = None) -> list[Given | Failure]:
     """Files, folders (with all below them), patterns and ``-`` (a picture on standard input) as files, each once.
 
-    What a folder holds beside pictures and videos is left alone; a file named by itself is always tried. What is not there
-    is a `Failure`, so that the rest goes on.
+    What folders hold beside pictures and videos is left alone, and so are overlays of ours, also where a pattern means them;
+    a file named by itself is always tried. What is not there, and a folder that cannot be read, is a `Failure`, so that
+    the rest goes on.
 
     Raises:
         UserError: nothing at all is left.
     """
     given: list[Given | Failure] = []
     seen: set[str] = set()
-    pictures = image_suffixes()
+    targets: set[Path] = set()
+    suffixes = image_suffixes() | VIDEO_SUFFIXES
 
-    def add(path: Path) -> None:
+    def add(name: str, source: Path | bytes, target: Path, video: bool = False) -> None:
+        free, number = target, 1
+        while free in targets:  # two of one name, such as /a.jpg and ./a.jpg
+            number += 1
+            free = target.with_name(f"{target.name}.{number}")
+        targets.add(free)
+        given.append(Given(name, source, free, video))
+
+    def add_file(path: Path) -> None:
         whole = os.path.abspath(path)
         if whole not in seen:
             seen.add(whole)
-            given.append(Given(shown(path), path, target_of(path), path.suffix.lower() in VIDEO_SUFFIXES))
+            add(shown(path), path, target_of(path), path.suffix.lower() in VIDEO_SUFFIXES)
+
+    def add_match(path: Path) -> bool:
+        files = [one for one in _below(path, given) if one.suffix.lower() in suffixes] if path.is_dir() else [path]
+        wanted = [one for one in files if not one.name.endswith(OVERLAY_ENDS)]
+        for one in wanted:
+            add_file(one)
+        return bool(wanted)
 
     for text in paths:
         if text == STDIN:
+            if STDIN in seen:
+                continue
+            seen.add(STDIN)
             data = (stdin or sys.stdin.buffer).read(STDIN_BYTES + 1)
             if len(data) > STDIN_BYTES:
                 raise UserError("standard input: more than 1 GiB.", "Give a file.")
-            given.append(Given("stdin", data, Path("stdin")))
+            add("stdin", data, Path("stdin"))
         elif os.path.isdir(text):
-            add_all = [path for path in _below(Path(text)) if path.suffix.lower() in pictures | VIDEO_SUFFIXES]
-            for path in add_all:
-                add(path)
-            if not add_all:
+            before = len(given)
+            if not add_match(Path(text)) and len(given) == before:
                 given.append(Failure(shown(text), "the folder holds no pictures and no videos"))
         elif os.path.lexists(text):
-            add(Path(text))
+            add_file(Path(text))
         elif glob.has_magic(text):
-            matches = sorted(glob.glob(text, recursive=True))
-            for match in matches:
-                for path in _below(Path(match)) if os.path.isdir(match) else [Path(match)]:
-                    if os.path.isfile(match) or path.suffix.lower() in pictures | VIDEO_SUFFIXES:
-                        add(path)
-            if not matches:
+            matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+            some = [add_match(match) for match in matches]
+            if not any(some):
                 given.append(Failure(shown(text), "no file matches"))
         else:
             given.append(Failure(shown(text), "no such file"))
@@ -122,9 +138,13 @@ def expand(paths: Iterable[str], stdin: IO[bytes] | None = None) -> list[Given |
     return given
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Files below a folder, in order; hidden ones left out."""
-    for current, folders, files in os.walk(folder):
+def _below(folder: Path, failures: list[Given | Failure]) -> Iterator[Path]:
+    """Files below a folder, in order; hidden ones left out. Folders that cannot be read are told in `failures`."""
+
+    def failed(error: OSError) -> None:
+        failures.append(Failure(shown(error.filename), f"the folder cannot be read ({error.strerror})"))
+
+    for current, folders, files in os.walk(folder, onerror=failed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith("."):
@@ -139,9 +159,14 @@ def target_of(path: Path) -> Path:
 
 
 def overlay_path(folder: Path, given: Given) -> Path:
-    """Where the overlay of `given` goes below the output folder."""
-    suffix = ".faces.mp4" if given.video else ".faces.jpg"
-    return folder / given.target.with_name(given.target.name + suffix)
+    """Where the overlay of `given` goes below the output folder; a name that would be too long is cut."""
+    name, suffix = given.target.name, OVERLAY_ENDS[given.video]
+    if len(os.fsencode(name + suffix)) > LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+        while len(os.fsencode(f"{name}~{digest}{suffix}")) > LONGEST_NAME:
+            name = name[:-1]
+        name = f"{name}~{digest}"
+    return folder / given.target.with_name(name + suffix)
 
 
 def outputs(folder: Path, formats: Sequence[str], given: Sequence[Given | Failure]) -> dict[str, list[Path]]:
@@ -169,6 +194,15 @@ def check_formats(formats: Iterable[str]) -> list[str]:
         if one not in FORMATS:
             raise UserError(f"--format: there is no '{one}'.", did_you_mean(one, FORMATS))
     return chosen
+
+
+def require_folder(folder: Path) -> None:
+    """Make the output folder; raise `UserError` where that cannot be, before anything is looked at."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "is a file" if isinstance(error, FileExistsError) else f"cannot be made ({error.strerror})"
+        raise UserError(f"--output: {shown(folder)}: {why}.", "Give a folder.") from None
 
 
 def refuse_existing(files: dict[str, list[Path]]) -> None:

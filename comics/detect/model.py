@@ -19,7 +19,7 @@ from comics.detect.backends import Backend, Found, Mask, cropped, open_backend
 from comics.detect.outcome import About, Face, Failure, Outcome
 from comics.errors import UserError, did_you_mean
 from comics.evaluation.calibration import THRESHOLDS, UNCALIBRATED_SCORE
-from comics.images import Picture, Pixels, Source, UnreadableImage, read, shown
+from comics.images import UNNAMED, Picture, Pixels, Source, UnreadableImage, read, shown
 from comics.verdicts import FLOOR, OVERLAP, faces, mask_overlaps
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Model:
         outcomes = []
         for one in found:
             if isinstance(one, Failure):
-                raise UnreadableImage(one.error)
+                raise UnreadableImage(f"{one.file}: {one.error}" if one.file else one.error)
             outcomes.append(one)
         return outcomes if isinstance(source, list | tuple) else outcomes[0]
 
@@ -242,6 +242,7 @@ class Model:
                 picture = future.result()
             except UserError as error:
                 text = error.message.removeprefix(f"{name}: ")
+                text = text.removeprefix(f"{UNNAMED}: ") if name else text
                 results[place] = Failure(name, text)
                 continue
             height, width = picture.pixels.shape[:2]

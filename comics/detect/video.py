@@ -23,6 +23,8 @@ from comics.progress import Progress, silent
 from comics.tracks import Tracker
 from comics.videos import opened
 
+TICKS = 60000
+"""Of the annotated video's clock a second: 30000/1001 frames a second are whole ticks, and MPEG-4 takes no more than 65535."""
 VIDEO_SIDE = 1280
 """Longest side of the annotated video in px."""
 
@@ -149,7 +151,7 @@ def faces_at(outcome: VideoOutcome, frame: int) -> tuple[Face, ...]:
 
 
 def write_video(target: Path, source: Path, outcome: VideoOutcome, progress: Progress = silent) -> None:
-    """The video with its faces outlined and the legend below, without sound."""
+    """The video with its faces outlined and the legend below, at the pace of the original, without sound."""
     import av
 
     name = shown(source)
@@ -157,7 +159,8 @@ def write_video(target: Path, source: Path, outcome: VideoOutcome, progress: Pro
         sink.metadata["comment"] = outcome.about.notice
         stream: Any = None
         try:
-            for number, _, frame in frames(source):
+            last = -1
+            for number, time, frame in frames(source):
                 image = Image.fromarray(upright(frame))
                 image.thumbnail((VIDEO_SIDE, VIDEO_SIDE))
                 drawn = draw(image, outcome, faces_at(outcome, number))
@@ -167,7 +170,10 @@ def write_video(target: Path, source: Path, outcome: VideoOutcome, progress: Pro
                     stream = sink.add_stream(_codec(), rate=rate)
                     stream.width, stream.height = size
                     stream.pix_fmt = "yuv420p"
+                    stream.codec_context.time_base = Fraction(1, TICKS)
                 encoded = av.VideoFrame.from_image(drawn.crop((0, 0, *size)))
+                encoded.time_base, encoded.pts = Fraction(1, TICKS), max(last + 1, round(time * TICKS))
+                last = encoded.pts
                 for packet in stream.encode(encoded):
                     sink.mux(packet)
                 progress(f"{name}: drawing", number + 1, outcome.frames)

@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 import comics
 from comics.cli import app
 from comics.detect.backends import Found, Origin
-from comics.detect.draw import BLUE, NARROWEST, ORANGE, draw
-from comics.detect.files import coco, expand, target_of
+from comics.detect.draw import BLUE, NARROWEST, ORANGE, draw, percent
+from comics.detect.files import coco, expand, overlay_path, target_of
 from comics.detect.model import MINI_NOTICE, UNCALIBRATED_NOTICE, Model, notice_of
 from comics.detect.outcome import Face, Failure, Outcome
 from comics.detect.schema import Document, json_schema
@@ -251,6 +251,14 @@ def test_what_is_no_picture_is_refused(model, bad):
         model.detect(bad)
 
 
+def test_a_file_that_is_no_picture_is_named(model, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"a\.jpg: not an image"):
+        model.detect([tmp_path / "a.jpg"])
+    with pytest.raises(UserError, match="the picture: not an image"):
+        model.detect(b"no picture")
+
+
 def test_the_same_detections_as_the_pipelines_step(weights, model, tmp_path):
     from comics.detect.predictor import Predictor
     from comics.detectors.results import coco_results
@@ -417,6 +425,78 @@ def test_folders_patterns_and_names_are_expanded_once_each(tmp_path, monkeypatch
         expand(["absent.jpg"])
 
 
+def test_overlays_and_what_lies_beside_pictures_are_left_out_of_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "a.jpg.faces.jpg", "clip.mp4.faces.mp4", "telephone.HEIC", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [one.name for one in expand(["."])] == ["a.jpg", "telephone.HEIC"]
+    assert [one.name for one in expand(["*.jpg"])] == ["a.jpg"]
+    assert [one.name for one in expand(["a.jpg.faces.jpg"])] == ["a.jpg.faces.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("open/a.jpg", "shut/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    whole = os.scandir
+
+    def scandir(path="."):
+        if Path(path).name == "shut":  # the superuser, who runs tests in containers, may read everything
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    given = expand([str(tmp_path)])
+    assert sorted(type(one).__name__ for one in given) == ["Failure", "Given"]
+    assert [one.error for one in given if isinstance(one, Failure)] == ["the folder cannot be read (Permission denied)"]
+
+
+def test_two_of_one_target_get_two_overlays(tmp_path, monkeypatch):
+    whole = tmp_path / "a.jpg"
+    here = tmp_path / "here"
+    inside = here / whole.relative_to(whole.anchor)
+    inside.parent.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    for path in (whole, inside, here / "stdin"):
+        path.write_bytes(b"")
+    given = expand(["-", "stdin", "-", str(whole), str(inside)], io.BytesIO(b"picture"))
+    assert [one.name for one in given] == ["stdin", "stdin", str(whole), str(inside)]
+    assert len({overlay_path(Path("out"), one) for one in given}) == 4
+
+
+@pytest.mark.parametrize("letter", ["L", "ü", "😀"])
+def test_a_name_as_long_as_they_come_has_an_overlay(pictures, weights, letter):
+    count = 250 // len(letter.encode())
+    names = [letter * count + f"{number}.png" for number in (1, 2)]
+    for name in names:
+        os.link("one/a.png", name)
+    call(*names, "--weights", str(weights), "--format", "overlay")
+    overlays = [path.name for path in Path("detections").iterdir()]
+    assert len(overlays) == 2
+    assert all(name.endswith(".faces.jpg") for name in overlays)
+
+
+def test_an_output_that_is_no_folder_is_refused_before_anything_is_looked_at(pictures, weights):
+    Path("taken").write_text("a file")
+    for output in ("taken", "taken/below"):
+        answer = call("one", "--weights", str(weights), "--output", output, code=2)
+        assert "--output" in answer.exception.message
+
+
+def test_names_do_not_steer_the_terminal(pictures, weights):
+    os.rename("one/a.png", "one/a\x1b[2J\nb.png")
+    answer = call("one", "--weights", str(weights))
+    assert "\x1b" not in answer.output
+    assert "one/a\\x1b[2J\\nb.png: " in answer.output
+
+
+def test_no_probability_is_shown_as_certain():
+    assert [percent(p) for p in (0.0, 0.004, 0.01, 0.5, 0.99, 0.996, 1.0)] == [
+        *("< 1 %", "< 1 %", "1 %", "50 %", "99 %", "> 99 %", "> 99 %")
+    ]
+
+
 def test_targets_keep_their_folders(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -510,6 +590,8 @@ def test_standard_input_and_output(pictures, weights):
     answer = call("-", "--weights", str(weights), "--output", "-", stdin=data)
     document = Document.model_validate_json(answer.stdout)
     assert [one.file for one in document.files] == ["stdin"]
+    answer = call("-", "--weights", str(weights), "--output", "-", stdin=b"", code=3)
+    assert "stdin: not an image" in answer.output
     answer = call("--list", "-", "--weights", str(weights), "--output", "-", stdin=b"one/a.png\ntwo/a.png\n")
     assert Document.model_validate_json(answer.stdout).summary.files == 2
     assert not Path("detections").exists()

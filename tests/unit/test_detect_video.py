@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from fractions import Fraction
 from itertools import permutations
 from pathlib import Path
 
@@ -111,6 +112,44 @@ def test_the_annotated_video_has_every_frame_and_the_legend(outcome, clip, tmp_p
     assert all(length % 2 == 0 for length in drawn[0].shape[:2])
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert "no forensic tool" in container.metadata["comment"]
+
+
+def test_the_annotated_video_keeps_the_pace_of_the_original(tmp_path):
+    """Of a telephone's video frames come as they please."""
+    times = [0.0, 0.1, 0.15, 0.9, 1.0, 2.5]
+    with av.open(str(tmp_path / "uneven.mkv"), "w") as sink:
+        stream = sink.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 60, np.uint8), format="rgb24")
+            frame.time_base, frame.pts = Fraction(1, 1000), round(1000 * time)
+            for packet in stream.encode(frame):
+                sink.mux(packet)
+        for packet in stream.encode(None):
+            sink.mux(packet)
+    outcome = detect_video(Model(Spots()), tmp_path / "uneven.mkv", step=2)
+    write_video(tmp_path / "out.mp4", tmp_path / "uneven.mkv", outcome)
+    assert [time for _, time, _ in frames(tmp_path / "out.mp4")] == pytest.approx(times, abs=0.002)
+
+
+def test_a_video_without_pictures_or_frames_is_refused(tmp_path):
+    with av.open(str(tmp_path / "sound.mp4"), "w") as sink:
+        stream = sink.add_stream("aac", rate=44100)
+        for number in range(3):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            sound.rate, sound.pts = 44100, 1024 * number
+            for packet in stream.encode(sound):
+                sink.mux(packet)
+        for packet in stream.encode(None):
+            sink.mux(packet)
+    with av.open(str(tmp_path / "none.mkv"), "w") as sink:
+        stream = sink.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        sink.start_encoding()
+    for name in ("sound.mp4", "none.mkv"):
+        with pytest.raises(UnreadableImage, match=name):
+            detect_video(Model(Spots()), tmp_path / name)
 
 
 def test_between_sampled_frames_a_face_moves_evenly(outcome):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from comics import images
-from comics.images import UnreadableImage, read
+from comics.images import UnreadableImage, read, shown
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -205,6 +205,22 @@ def test_a_file_is_named_whatever_its_name_is(tmp_path):
     caught.value.message.encode()
     with pytest.raises(UnreadableImage, match="no such file"):
         read(tmp_path / "absent.jpg")
+
+
+def test_names_that_steer_a_terminal_become_escapes():
+    assert shown("a\x1b[31m\nb\u202egpj.exe") == "a\\x1b[31m\\nb\\u202egpj.exe"
+    for name in ("plain.jpg", "ünï 😀\u200d.jpg", "日本\u3000.png"):
+        assert shown(name) == name
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_heic_is_read_or_the_package_is_named(brand, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    data = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic"
+    (tmp_path / "a.heic").write_bytes(data)
+    for source in (data, tmp_path / "a.heic"):
+        with pytest.raises(UnreadableImage, match="pip install pillow-heif"):
+            read(source)
 
 
 def test_pipes_and_folders_are_refused_at_once(tmp_path):
