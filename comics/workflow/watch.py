@@ -115,6 +115,7 @@ class Watch:
             console=console,
         )
         self.whole: TaskID | None = None
+        self._done = False
         self.trainings: dict[str, tuple[Path, TaskID]] = {}
         """Job id -> its log and its bar."""
 
@@ -143,7 +144,10 @@ class Watch:
     def _whole(self, done: int, total: int) -> None:
         if self.whole is None:
             self.whole = self.progress.add_task("all", total=total, unit="jobs", remark="")
+        self._done = done == total
         self.progress.update(self.whole, completed=done, total=total)
+        if self._done:
+            self.progress.update(self.whole, remark="")
 
     def _end(self, job: str) -> None:
         if job in self.trainings:
@@ -161,7 +165,7 @@ class Watch:
                     total=int(step["total"]),
                     remark=f"{step['left']} left, loss {step['loss']}",
                 )
-        if self.whole is not None and (left := self.estimate.left(parts)) is not None:
+        if self.whole is not None and not self._done and (left := self.estimate.left(parts)) is not None:
             self.progress.update(self.whole, remark=f"about {clock(left)} left")
 
 

@@ -68,6 +68,7 @@ def expected(project: Path, run: str) -> dict[str, torch.Tensor]:
 def killed_and_done(project: Path, run: str, kills: int) -> None:
     """Train `run`, killed at `kills` random moments, and compare it with what was not."""
     choose = random.Random(f"{SEED} {run}")
+    expected(project, "plain")  # the first of two phases
     theirs = expected(project, run)
     print(f"FAULT_SEED={SEED}")
 
@@ -93,7 +94,7 @@ def killed_and_done(project: Path, run: str, kills: int) -> None:
     assert not (folder_of(project, f"{run}_again") / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("run", ["comics", "mask_rcnn"])
+@pytest.mark.parametrize("run", ["comics", "mask_rcnn", "two_phase"])
 @pytest.mark.injects("SIGKILL at random moments of a training", "the same command ends with bitwise equal weights")
 def test_killed_at_random_moments_it_ends_with_the_same_weights(project: Path, run: str) -> None:
     killed_and_done(project, run, 3)
@@ -471,3 +472,22 @@ def test_two_processes_on_a_processor_train_as_one_and_stop_together(project: Pa
                 torch.testing.assert_close(ours[name], value, rtol=1e-2, atol=1e-3, msg=name)
     finally:
         (project / "params.yaml").write_text(text)
+
+
+@pytest.mark.injects("SIGKILL and SIGTERM of a training of two processes", "bitwise equal weights")
+def test_two_processes_that_were_stopped_end_with_the_same_weights(alone: Path) -> None:
+    text = (alone / "params.yaml").read_text()
+    (alone / "params.yaml").write_text(text.replace("batch_size: 3", "batch_size: 4\n    devices: 2"))
+    for code, signum in ((137, signal.SIGKILL), (143, signal.SIGTERM)):
+        with training(alone, "comics_again", slowly) as process:
+            known = steps_of(alone, "comics_again")
+            wait_for(lambda known=known: steps_of(alone, "comics_again") > known, process, 120)
+            os.killpg(process.pid, signum)
+        assert code_of(process) == code, (alone / "comics_again.log").read_text()
+    require_equal(weights_after(alone, "comics_again"), weights_after(alone, "comics"))
+
+
+def weights_after(project: Path, run: str) -> dict[str, torch.Tensor]:
+    code, said = train(project, run)
+    assert code == 0, said
+    return weights(project, run)

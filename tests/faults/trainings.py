@@ -42,6 +42,7 @@ RUNS = {
     "meinst": "{detector: meinst}",
     "condinst": "{detector: condinst}",
     "solov2": "{detector: solov2}",
+    "two_phase": "{detector: two_phase, components: [views, dual], model: {two_phase: {faces: plain, crop: 64, classifier_width: 0.125}}}",
 }
 STEPS = 12
 

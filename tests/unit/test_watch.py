@@ -102,6 +102,17 @@ def test_the_time_left_is_there_from_the_statistics_on_and_follows_what_is_measu
     assert watch.estimate.left() is None  # nothing
 
 
+def test_what_is_done_has_no_time_left(console):
+    watch = Watch(console, Estimate(2))
+    for line in STATISTICS.splitlines():
+        watch.line(line)
+    watch.look()
+    assert "left" in bars(watch)["all"][2]
+    watch.line("10 of 10 steps (100%) done")
+    watch.look()
+    assert bars(watch) == {"all": (10, 10, "")}
+
+
 def test_without_statistics_nothing_is_said(console):
     watch = Watch(console)
     watch.line("3 of 10 steps (30%) done")
