@@ -505,7 +505,11 @@ OTHER = (
         "the same on a dataset of the run's `tests`, and its scores",
         "[evaluation](../evaluation.md#generalisation)",
     ),
-    (f"{RUN}calibration.json, README.md", "calibration and model card", "[detect](../detect.md#calibration)"),
+    (
+        f"{RUN}calibration.json, README.md, reliability.svg, reliability.json",
+        "calibration, model card, and how the calibration holds on the test sets",
+        "[detect](../detect.md#calibration)",
+    ),
     (
         f"{RUN}logs/metrics.csv",
         "by step: `epoch`, `step`, and a column `train/...` a logged value: every term of the loss, what is read beside it "

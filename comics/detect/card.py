@@ -6,6 +6,7 @@ Written by the pipeline from the files that a run leaves (run.json, detections, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from ruamel.yaml.compat import StringIO
 
 from comics.detect.model import notice_of
 from comics.evaluation import bootstrap, match_tasks, read_detections, read_ground_truth
-from comics.evaluation.calibration import Calibration, match_faces, read_calibration
-from comics.evaluation.inputs import Detections, GroundTruth
+from comics.evaluation.calibration import Calibration, FoundFaces, Held, held, match_faces, read_calibration
+from comics.evaluation.inputs import GroundTruth
 from comics.evaluation.judging import judged
 from comics.evaluation.resampling import Interval
 from comics.evaluation.scores import tasks_of
-from comics.files import read_json, write_text
+from comics.files import read_json, write_json, write_text
 from comics.params import Params, ResolvedRun
 from comics.progress import Progress, silent
 from comics.report.page import duration, energy
@@ -49,7 +50,7 @@ def card_path(run: ResolvedRun) -> Path:
 def write_card(
     params: Params, run: ResolvedRun, splits: Sequence[str], root: Path = Path(), progress: Progress = silent
 ) -> Path:
-    """Write the model card of `run` and its reliability diagram beside it.
+    """Write the model card of `run` and its reliability beside it, as a diagram and as numbers.
 
     Args:
         params: the project's.
@@ -67,6 +68,7 @@ def write_card(
     facts = read_json(root / run.folder / "run.json")
     sections = []
     results: list[tuple[str, dict[tuple[str, str], float]]] = []
+    unseen: dict[str, Held] = {}
     for split in splits:
         annotations = root / run.annotations(split)
         truth = read_ground_truth(annotations)
@@ -74,12 +76,17 @@ def write_card(
         matched = match_tasks(truth, found, tasks_of(truth, found), detailed=True)
         _, intervals = bootstrap(truth, judged(truth, found, matched), SAMPLES, 0, progress)
         forgeries = _forgeries(annotations, truth)
-        sections.append(
-            _scores(split, len(truth.image_ids), intervals, verdict_rows(truth, found, calibration, forgeries))
-        )
+        faces = match_faces(truth, found, calibration.overlap, calibration.floor)
+        rows = verdict_rows(truth, faces, calibration, forgeries)
+        sections.append(_scores(split, len(truth.image_ids), intervals, rows))
+        if split != calibration.split:
+            unseen[split] = held(calibration, faces)
         results.append((split, {(one.task, one.metric): one.value for one in intervals if one.cls == "all"}))
-    write_text(root / run.folder / "reliability.svg", reliability_svg(calibration.as_json(), run.name) + "\n")
-    text = _text(params, run, facts, calibration, sections, results)
+    tests = {split: asdict(one) for split, one in unseen.items()}
+    write_json(root / run.folder / "reliability.json", {"digest": run.digest, "tests": tests}, indent=1)
+    diagram = reliability_svg(calibration.as_json(), run.name, tests)
+    write_text(root / run.folder / "reliability.svg", diagram + "\n")
+    text = _text(params, run, facts, calibration, unseen, sections, results)
     write_text(root / card_path(run), text)
     return card_path(run)
 
@@ -101,14 +108,13 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def verdict_rows(
-    truth: GroundTruth, found: Detections, calibration: Calibration, forgeries: Sequence[str]
+    truth: GroundTruth, faces: FoundFaces, calibration: Calibration, forgeries: Sequence[str]
 ) -> list[tuple[str, int, int]]:
     """How many faces of each kind get the right verdict at the threshold ``eer``; a face that is not found does not.
 
     Returns:
         Name, number of faces, number of right verdicts.
     """
-    faces = match_faces(truth, found, calibration.overlap, calibration.floor)
     chosen = (faces.annotations >= 0) & (faces.scores >= calibration.score)
     fake = calibration.apply(faces.p_fake[chosen]) >= calibration.thresholds["eer"]
     right = np.zeros(len(truth.annotation_ids), bool)
@@ -142,10 +148,44 @@ def _scores(split: str, images: int, intervals: Sequence[Interval], rows: Sequen
         if any(cells):
             lines.append(f"| {metric} | " + " | ".join(map(_cell, cells)) + " |")
     lines += ["", "| verdicts at equal error | faces | right |", "| --- | --- | --- |"]
-    for name, count, hits in rows:
-        low, high = wilson(hits, count)
-        lines.append(f"| {name} | {count} | {100 * hits / count:.0f} % ({100 * low:.0f} to {100 * high:.0f}) |")
+    lines += [f"| {name} | {count} | {_share(hits, count)} |" for name, count, hits in rows]
     return "\n".join(lines)
+
+
+def _reliability_table(calibration: Calibration, unseen: Mapping[str, Held]) -> str:
+    lines = [
+        "| | faces | ECE before | ECE after | Brier before | Brier after |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    known = {f"{calibration.split} (fitted)": (calibration.before, calibration.after)}
+    known |= {split: (one.before, one.after) for split, one in unseen.items()}
+    for name, (before, after) in known.items():
+        count = sum(after.faces)
+        pairs = (before.ece, after.ece, before.brier, after.brier)
+        lines.append(f"| {name} | {count} | " + " | ".join(f"{value:.3f}" if count else "–" for value in pairs) + " |")
+    return "\n".join(lines)
+
+
+def _threshold_table(calibration: Calibration, unseen: Mapping[str, Held]) -> str:
+    """A row a threshold: what share of the real and of the fake faces found on each test split is called fake at it."""
+    titles = [f"{kind}, {split}" for split in unseen for kind in ("real", "fake")]
+    lines = [
+        "| threshold | P(fake) | " + "".join(f"{title} | " for title in titles),
+        "| --- | --- | " + "--- | " * len(titles),
+    ]
+    for name, value in calibration.thresholds.items():
+        cells = [f"`{name}`", f"{value:.3f}"]
+        for one in unseen.values():
+            cells += [_share(*pair) for pair in zip(one.called_fake[name], (one.real, one.fake), strict=True)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _share(hits: int, count: int) -> str:
+    if not count:
+        return "–"
+    low, high = wilson(hits, count)
+    return f"{100 * hits / count:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _cell(one: Interval | None) -> str:
@@ -190,6 +230,7 @@ def _text(
     run: ResolvedRun,
     facts: Mapping[str, Any],
     calibration: Calibration,
+    unseen: Mapping[str, Held],
     sections: Sequence[str],
     results: Sequence[tuple[str, dict[tuple[str, str], float]]],
 ) -> str:
@@ -209,9 +250,8 @@ def _text(
         or "versions not recorded",
         f"run digest `{run.digest}`, weights `{run.checkpoint_digest}`",
     ]
-    before, after, split = calibration.before, calibration.after, calibration.split
+    split = calibration.split
     faces = calibration.real + calibration.fake
-    thresholds = "".join(f"| `{name}` | {value:.3f} |\n" for name, value in calibration.thresholds.items())
     intended = (
         "A demonstration of the software, and a check that a pipeline works. Its faces are rendered; it has seen no "
         "photograph of a person."
@@ -263,15 +303,18 @@ differ (see the report's tables). AP and oLRP as COCO and LRP define them, by cl
 
 ## Calibration
 
-P(fake) = sigmoid(logit(p) / {calibration.temperature:.4f} + {calibration.bias:.4f}). On `{split}`, where it was fitted,
-the expected calibration error is {before.ece:.3f} before and {after.ece:.3f} after, the Brier score {before.brier:.3f} and
-{after.brier:.3f}. A detection counts as a face from a score of {calibration.score:.3f} on.
+P(fake) = sigmoid(logit(p) / {calibration.temperature:.4f} + {calibration.bias:.4f}), fitted on `{split}`; a detection counts as
+a face from a score of {calibration.score:.3f} on. Expected calibration error (ECE) and Brier score, of the faces found:
+
+{_reliability_table(calibration, unseen)}
 
 ![Reliability diagram](reliability.svg)
 
-| threshold | P(fake) |
-| --- | --- |
-{thresholds}
+Thresholds come from the {calibration.real} real and {calibration.fake} fake faces of `{split}`; a rate that they promise,
+such as the 1 % of `fpr1`, holds of those alone. On faces that they were not made from, called fake are:
+
+{_threshold_table(calibration, unseen)}
+
 ## Licence
 
 Apache-2.0, for the software and these weights; the data has a licence of its own.

@@ -115,6 +115,40 @@ class Calibration:
         return {"format": FORMAT, **asdict(self)}
 
 
+@dataclass(frozen=True)
+class Held:
+    """How a calibration holds on faces of another split than the one it was fitted to.
+
+    Attributes:
+        before, after: reliability on the faces found there.
+        real, fake: how many those are.
+        called_fake: threshold -> how many of the real, and how many of the fake ones, are called fake at it.
+    """
+
+    before: Reliability
+    after: Reliability
+    real: int
+    fake: int
+    called_fake: dict[str, tuple[int, int]]
+
+
+def held(calibration: Calibration, faces: FoundFaces) -> Held:
+    """`calibration` on the `faces` that were found and are there, of a split that it has not seen."""
+    chosen = (faces.scores >= calibration.score) & (faces.truth >= 0)
+    raw, fake = faces.p_fake[chosen], faces.truth[chosen] == 1
+    p = calibration.apply(raw)
+    return Held(
+        before=reliability(raw, fake),
+        after=reliability(p, fake),
+        real=int((~fake).sum()),
+        fake=int(fake.sum()),
+        called_fake={
+            name: (int((p[~fake] >= at).sum()), int((p[fake] >= at).sum()))
+            for name, at in calibration.thresholds.items()
+        },
+    )
+
+
 def from_json(content: Any, name: str) -> Calibration:
     """A `Calibration` from what `Calibration.as_json` gave.
 

@@ -475,10 +475,14 @@ def _seed_view(run: ResolvedRun, root: Path) -> dict[str, Any]:
         shown.append(("Precision", str(facts.get("precision", "not recorded"))))
         versions = facts.get("versions") or {}
         shown.append(("Versions", ", ".join(f"{key} {value}" for key, value in versions.items()) or "not recorded"))
-    calibration = _calibration(run, root)
+    calibration = _beside(run, "calibration.json", root)
+    tests = _beside(run, "reliability.json", root).get("tests", {})
     if calibration:
-        before, after = calibration["before"]["ece"], calibration["after"]["ece"]
-        shown.append(("Calibration error", f"{before:.3f} before, {after:.3f} after, on {calibration['split']}"))
+        errors = {f"{calibration['split']}, where it was fitted": calibration, **tests}
+        told = (
+            f"{one['before']['ece']:.3f} before, {one['after']['ece']:.3f} after, on {on}" for on, one in errors.items()
+        )
+        shown.append(("Calibration error", "; ".join(told)))
     files = [
         str(path)
         for path in (
@@ -493,14 +497,15 @@ def _seed_view(run: ResolvedRun, root: Path) -> dict[str, Any]:
         "state": training_state(run, root),
         "facts": shown,
         "files": files,
-        "reliability": reliability_svg(calibration, f"{run.name}, seed {run.seed}") if calibration else "",
+        "reliability": reliability_svg(calibration, f"{run.name}, seed {run.seed}", tests) if calibration else "",
         "curves": read_curves(root / run.folder / "logs" / "metrics.csv") if current else {},
     }
 
 
-def _calibration(run: ResolvedRun, root: Path) -> dict[str, Any]:
-    """The run's calibration.json; empty where there is none of this version of the run."""
-    path = root / run.folder / "calibration.json"
+def _beside(run: ResolvedRun, name: str, root: Path) -> dict[str, Any]:
+    """A file that ``comics calibrate`` or ``comics card`` left beside the weights; empty where there is none of this
+    version of the run."""
+    path = root / run.folder / name
     content = read_json(path) if path.exists() else {}
     return content if isinstance(content, dict) and content.get("digest") == run.digest else {}
 

@@ -8,23 +8,29 @@ from typing import Any
 
 from comics.report.style import BETTER, GREY, WORSE
 
-SIDE, MARGIN, BARS = 220, 34, 40
-"""Of the square, of the space around it, and height of the faces' counts below, in px."""
+SIDE, MARGIN, BARS, LEGEND = 220, 34, 40, 180
+"""Of the square, of the space around it, height of the faces' counts below, and width of the legend beside it, in px."""
+DASHES = ("2 3", "7 4", "7 3 2 3")
+"""Of splits that the calibration was not fitted to."""
 
 
-def reliability_svg(calibration: Mapping[str, Any], title: str = "") -> str:
+def reliability_svg(
+    calibration: Mapping[str, Any], title: str = "", tests: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
     """An SVG element that stands alone, as a file or inside a page.
 
     Args:
         calibration: content of a run's calibration.json.
         title: whose it is.
+        tests: split -> `comics.evaluation.calibration.Held`, as JSON has it, of splits that it was not fitted to.
     """
-    before, after = calibration["before"], calibration["after"]
-    width, height = SIDE + 2 * MARGIN + 90, SIDE + 2 * MARGIN + BARS
-    label = (
-        f"Reliability{f' of {title}' if title else ''}: expected calibration error {before['ece']:.3f} before, "
-        f"{after['ece']:.3f} after calibration."
-    )
+    before, after, split = calibration["before"], calibration["after"], calibration["split"]
+    width, height = SIDE + 2 * MARGIN + LEGEND, SIDE + 2 * MARGIN + BARS
+    curves = [(f"{split}, before", before, WORSE, ""), (f"{split}, after", after, BETTER, "")]
+    for number, (name, one) in enumerate((tests or {}).items()):
+        curves.append((f"{name}, after", one["after"], GREY, DASHES[number % len(DASHES)]))
+    errors = ", ".join(f"{one['ece']:.3f} on {name}" for name, one, _, _ in curves)
+    label = f"Reliability{f' of {title}' if title else ''}: expected calibration error {errors} calibration."
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="{escape(label, quote=True)}" font-family="sans-serif" font-size="11">',
@@ -45,14 +51,11 @@ def reliability_svg(calibration: Mapping[str, Any], title: str = "") -> str:
             f'<rect x="{_x(number / bins) + 1:.1f}" y="{_y(0) + BARS - tall:.1f}" width="{SIDE / bins - 2:.1f}" '
             f'height="{tall:.1f}" fill="{BETTER}" opacity="0.35"/>'
         )
-    for name, one, colour, row in (
-        ("before", before, WORSE, 0),
-        ("after", after, BETTER, 1),
-    ):
-        parts += _curve(one, colour)
-        y = MARGIN + 16 * row
-        parts.append(f'<circle cx="{_x(1) + 14}" cy="{y}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{_x(1) + 22}" y="{y + 4}">{name}, {one["ece"]:.3f}</text>')
+    for row, (name, one, colour, dash) in enumerate(curves):
+        parts += _curve(one, colour, dash)
+        x, y = _x(1) + 10, MARGIN + 16 * row
+        parts.append(_line(f"{x},{y} {x + 22},{y}", colour, dash))
+        parts.append(f'<text x="{x + 28}" y="{y + 4}">{escape(name)}: {one["ece"]:.3f}</text>')
     return "\n".join([*parts, "</svg>"])
 
 
@@ -64,14 +67,18 @@ def _y(value: float) -> float:
     return MARGIN / 2 + SIDE * (1 - value)
 
 
-def _curve(one: Mapping[str, Any], colour: str) -> list[str]:
+def _curve(one: Mapping[str, Any], colour: str, dash: str) -> list[str]:
     points = [
         (_x(said), _y(are))
         for said, are in zip(one["said"], one["are"], strict=True)
         if said is not None and are is not None
     ]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return [
-        f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>',
+        _line(" ".join(f"{x:.1f},{y:.1f}" for x, y in points), colour, dash),
         *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points),
     ]
+
+
+def _line(points: str, colour: str, dash: str) -> str:
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"{dashed}/>'

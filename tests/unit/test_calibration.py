@@ -26,6 +26,7 @@ from comics.evaluation.calibration import (
     false_alarms,
     fit,
     from_json,
+    held,
     match_faces,
     optimal_threshold,
     read_calibration,
@@ -237,6 +238,20 @@ def test_what_is_no_calibration_is_refused(change):
         from_json([], "x")
 
 
+def test_how_a_calibration_holds_elsewhere_is_counted_by_hand():
+    made = made_calibration(temperature=1.0, bias=0.0, score=0.3, thresholds={"eer": 0.5, "fpr1": 0.8})
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.9])
+    p = np.array([0.15, 0.65, 0.75, 0.95, 0.95, 0.95])
+    truth = np.array([0, 0, 1, 1, 1, -1])  # the last but one is too faint, the last no face
+    there = held(made, FoundFaces(scores, p, truth, np.ones(6), np.arange(6), 2, 3))
+    assert (there.real, there.fake, there.called_fake) == (2, 2, {"eer": (1, 2), "fpr1": (0, 1)})
+    assert there.after.brier == pytest.approx((0.15**2 + 0.65**2 + 0.25**2 + 0.05**2) / 4)
+    assert there.after.ece == pytest.approx(there.before.ece)
+    assert there.after.ece == pytest.approx((0.15 + 0.65 + 0.25 + 0.05) / 4)
+    nothing = held(made, FoundFaces(*(np.zeros(0) for _ in range(4)), np.zeros(0, int), 1, 1))
+    assert (nothing.real, nothing.fake, sum(nothing.after.faces)) == (0, 0, 0)
+
+
 def test_no_face_found_leaves_the_default_score():
     none = np.zeros(0)
     assert 0 < best_score(FoundFaces(none, none, none.astype(int), none, none.astype(int), 1, 1)) < 1
@@ -311,6 +326,27 @@ def test_the_commands_calibrate_and_write_the_card(project):
     assert re.search(r"\| AP \| \d+\.\d \(\d+\.\d to \d+\.\d\) \| ", text)
     assert f"{made.thresholds['eer']:.3f}" in text
     assert (run.folder / "reliability.svg").read_text().startswith("<svg")
+    assert re.search(r"\| val \(fitted\) \| 8 \| \d\.\d{3} \| ", text)
+    assert re.search(r"\| test_challenge \| 8 \| \d\.\d{3} \| ", text)
+    assert re.search(r"\| `eer` \| 0\.\d{3} \| 0 % \(0 to 49\) \| 100 % \(51 to 100\) \| ", text)
+
+
+def test_the_card_is_one_to_hugging_face(project):
+    hub = pytest.importorskip("huggingface_hub")
+    from typer.testing import CliRunner
+
+    from comics.cli import app
+
+    _, run = project
+    for command in ("calibrate", "card"):
+        CliRunner().invoke(app(), [command, "comics"], catch_exceptions=False)
+    data = hub.ModelCard.load(run.folder / "README.md").data
+    assert (data.license, data.library_name, data.pipeline_tag) == (
+        *("apache-2.0", "comics-forensics", "image-segmentation"),
+    )
+    kinds = {(one.dataset_split, one.metric_type) for one in data.eval_results}
+    assert {("test_dev", "AP"), ("test_challenge", "AP"), ("test_dev", "face_AUC")} <= kinds
+    assert all(0 <= one.metric_value <= 100 for one in data.eval_results)
 
 
 def test_a_calibration_of_another_version_of_the_run_is_refused(project):
@@ -338,7 +374,14 @@ def test_the_page_shows_calibrations_that_are_there(project):
     CliRunner().invoke(app(), ["calibrate", "comics"])
     view = _seed_view(load().resolve("comics"), root)
     assert view["reliability"].startswith("<svg")
-    assert any(key == "Calibration error" for key, _ in view["facts"])
+    told = dict(view["facts"])["Calibration error"]
+    assert "on val, where it was fitted" in told
+    assert "test_dev" not in told
+    CliRunner().invoke(app(), ["card", "comics"], catch_exceptions=False)
+    view = _seed_view(load().resolve("comics"), root)
+    told = dict(view["facts"])["Calibration error"]
+    assert re.search(r"\d\.\d{3} before, \d\.\d{3} after, on test_challenge", told)
+    assert "test_dev, after: " in view["reliability"]
 
 
 def test_training_data_is_no_split_to_calibrate_on(project):

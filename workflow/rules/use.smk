@@ -31,6 +31,7 @@ rule card:
     output:
         card=ensure(f"{RUN_FOLDER}/README.md", non_empty=True),
         diagram=ensure(f"{RUN_FOLDER}/reliability.svg", non_empty=True),
+        numbers=ensure(f"{RUN_FOLDER}/reliability.json", non_empty=True),
     log:
         f"{LOG_FOLDER}/card.log",
     message:
